@@ -1,0 +1,1 @@
+"""The onnxruntime backend: every session lives in a child process."""

@@ -1,0 +1,141 @@
+"""The child process: answers requests on stdin until stdin ends.
+
+`run`   {model, optimize, threads, provider, outputs} + feeds -> {} + outputs
+`load`  {model, optimize, threads, provider, warmup} + feeds -> {}; holds the session for `time`
+`time`  {} -> {seconds}: seconds per run of the held session
+
+A request that fails is answered by {error}.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from irprune.backends.ort import wire
+from irprune.protocols import Arrays
+
+MIN_SAMPLE_S = 0.02
+"""A sample repeats a fast model for about this long, so that a cold first run weighs little."""
+
+_ERRORS_ONLY = 3
+_BFLOAT16 = 16
+
+Reply = tuple[dict[str, Any], dict[str, NDArray[Any]]]
+
+
+class Worker:
+    """Handles requests; `load` keeps one prepared run for `time`."""
+
+    def __init__(self) -> None:
+        self._held: Callable[[], object] | None = None
+        self._repeat = 1
+
+    def run(self, request: dict[str, Any], feeds: Arrays) -> Reply:
+        session = _session(request)
+        names = request["outputs"]
+        if names is None:
+            names = [output.name for output in session.get_outputs()]
+        values = _prepare(session, names, feeds)()
+        return {}, {name: _array(name, value) for name, value in zip(names, values, strict=True)}
+
+    def load(self, request: dict[str, Any], feeds: Arrays) -> Reply:
+        self._held = _prepare(_session(request), None, feeds)
+        for _ in range(request["warmup"]):
+            once = self._seconds()
+            self._repeat = max(1, math.ceil(MIN_SAMPLE_S / max(once, 1e-6)))
+        return {}, {}
+
+    def time(self, request: dict[str, Any], feeds: Arrays) -> Reply:
+        return {"seconds": self._seconds(self._repeat)}, {}
+
+    def _seconds(self, repeat: int = 1) -> float:
+        assert self._held is not None, "load comes before time"
+        start = time.perf_counter()
+        for _ in range(repeat):
+            self._held()
+        return (time.perf_counter() - start) / repeat
+
+
+def _session(request: dict[str, Any]) -> ort.InferenceSession:
+    provider = request["provider"]
+    options = ort.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = request["threads"]
+    options.inter_op_num_threads = 1
+    # Idle threads of one child must not take the cores while another child is timed.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = (
+        levels.ORT_ENABLE_ALL if request["optimize"] else levels.ORT_DISABLE_ALL
+    )
+    available = ort.get_available_providers()
+    if provider not in available:
+        raise ValueError(f"onnxruntime has no {provider}; it has {', '.join(available)}")
+    session = ort.InferenceSession(request["model"], options, providers=[provider])
+    if provider not in session.get_providers():
+        raise ValueError(f"onnxruntime could not start {provider}")
+    return session
+
+
+def _prepare(
+    session: ort.InferenceSession, names: Sequence[str] | None, feeds: Arrays
+) -> Callable[[], list[Any]]:
+    """Return a function that runs the session; bfloat16 needs the detour over OrtValue."""
+    ends = (*session.get_inputs(), *session.get_outputs())
+    if all(end.type != "tensor(bfloat16)" for end in ends):
+        return lambda: session.run(names, feeds)
+    values = {name: _ort_value(array) for name, array in feeds.items()}
+    return lambda: session.run_with_ort_values(names, values)
+
+
+def _ort_value(array: NDArray[Any]) -> ort.OrtValue:
+    if array.dtype == ml_dtypes.bfloat16:
+        bits = array.view(np.uint16)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _BFLOAT16)
+    return ort.OrtValue.ortvalue_from_numpy(array)
+
+
+def _array(name: str, value: Any) -> NDArray[Any]:
+    if isinstance(value, ort.OrtValue):
+        if value.data_type() == "tensor(bfloat16)":
+            raw = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+            return np.ndarray(value.shape(), ml_dtypes.bfloat16, raw)
+        value = value.numpy()
+    if not isinstance(value, np.ndarray | np.generic):
+        raise ValueError(f"output {name} is not a tensor")
+    return np.asarray(value)
+
+
+def main() -> None:
+    """Serve stdin until it ends.  What native code prints goes to stderr, never into a reply."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when this process ends
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    ort.set_default_logger_severity(_ERRORS_ONLY)
+    worker = Worker()
+    while True:
+        try:
+            request, feeds = wire.receive(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            reply, arrays = getattr(worker, request["op"])(request, feeds)
+        except Exception as error:
+            reply, arrays = {"error": str(error).strip() or type(error).__name__}, {}
+        wire.send(replies, reply, arrays)
+
+
+if __name__ == "__main__":
+    main()

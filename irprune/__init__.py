@@ -1,0 +1,51 @@
+"""irprune: a structured-pruning compiler for ONNX models.
+
+    import irprune
+    model = irprune.load("model.onnx")
+    result = irprune.run("prune{criterion=l1 macs=0.5}, compact, verify", model)
+    result.model.save("small.onnx")
+
+Importing the package imports nothing heavy; the names below are loaded when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from irprune.errors import CheckFailed, IrpruneError
+
+if TYPE_CHECKING:
+    from irprune.api import Result, Settings, apply, bench, explain, inspect, load, run, verify
+    from irprune.model import Model
+    from irprune.plan import Plan
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckFailed",
+    "IrpruneError",
+    "Model",
+    "Plan",
+    "Result",
+    "Settings",
+    "apply",
+    "bench",
+    "explain",
+    "inspect",
+    "load",
+    "run",
+    "verify",
+]
+
+_HOMES = {"Model": "irprune.model", "Plan": "irprune.plan"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'irprune' has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "irprune.api")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,288 @@
+"""The library: what the CLI is a thin layer over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irprune import __version__, report
+from irprune.cost import Cost
+from irprune.errors import CheckFailed, IrpruneError
+from irprune.evidence import prove_run, require_runner
+from irprune.manager import METADATA_KEY, Hooks, run_passes
+from irprune.model import Model, load
+from irprune.options import resolve
+from irprune.passbase import Context, Pass
+from irprune.pipeline import parse
+from irprune.plan import Plan
+from irprune.registry import load_pass
+from irprune.structure import structure_hash
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from irprune.proof import Proof
+    from irprune.walk import Heads
+
+__all__ = [
+    "Result",
+    "Settings",
+    "apply",
+    "bench",
+    "explain",
+    "inspect",
+    "load",
+    "resolve_pipeline",
+    "run",
+    "verify",
+]
+
+Report = report.Report
+
+
+def _silent(message: str) -> None:
+    """The log that nobody listens to."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may say besides the model.
+
+    `shapes` and `feeds` are sizes and arrays of graph inputs by name; `log` takes one line.
+    """
+
+    seed: int = 0
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    feeds: Mapping[str, np.ndarray] | None = None
+    log: Callable[[str], None] = _silent
+
+
+_PLAIN = Settings()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made: the model, the plan from the base to it, the base, and the report."""
+
+    model: Model
+    plan: Plan
+    base: Model
+    report: Report
+
+
+def resolve_pipeline(pipeline: str | Sequence[Pass]) -> tuple[Pass, ...]:
+    """The passes that a pipeline text names (PipelineError); passes go through unchanged."""
+    return resolve(parse(pipeline)) if isinstance(pipeline, str) else tuple(pipeline)
+
+
+def run(
+    pipeline: str | Sequence[Pass],
+    model: Model,
+    *,
+    settings: Settings = Settings(),
+    verify: bool = True,
+    hooks: Hooks | None = None,
+    pending: bool = False,
+) -> Result:
+    """Run a pipeline on a copy of `model`; unless `verify` is off, prove the result at the end.
+
+    A plan that was selected but never compacted is an error, unless `pending` says that only the
+    plan is wanted. Raises IrpruneError for bad usage or bad input, CheckFailed (its `report` tells
+    what was found) where the proof fails.
+    """
+    passes = resolve_pipeline(pipeline)
+    work = model.clone()
+    with _context(settings, model) as context:
+        if verify:
+            require_runner(context)
+        try:
+            run_passes(passes, work, context, hooks)
+            if work.pending is not None and not pending:
+                reason = "the pipeline selects channels but never removes them"
+                raise IrpruneError(reason, mend="add compact to the pipeline")
+            return _finish(work, context, verify)
+        except CheckFailed as error:
+            error.report = _summary(work, context)
+            raise
+        except IrpruneError as error:
+            error.file = error.file or model.provenance.path
+            raise
+
+
+def apply(
+    plan: Plan, model: Model, *, settings: Settings = Settings(), verify: bool = True
+) -> Result:
+    """Compact `model` by a plan made on another checkpoint of the same architecture.
+
+    Reruns the plan's normalisation prefix and requires the structure that the plan was made on.
+    Raises IrpruneError where it differs, CheckFailed where the proof fails.
+    """
+    work = model.clone()
+    with _context(settings, model) as context:
+        if verify:
+            require_runner(context)
+        run_passes(resolve(parse(plan.base_pipeline)) if plan.base_pipeline else (), work, context)
+        if structure_hash(work.ir) != plan.base_structure:
+            raise IrpruneError(
+                "the plan was made for another graph: ops, attributes, names or shapes differ",
+                file=model.provenance.path,
+                mend="apply it to another checkpoint of the same architecture and export",
+            )
+        work.base, work.pending = work.ir.clone(), plan
+        run_passes([load_pass("compact")()], work, context)
+        work.ir.metadata_props[METADATA_KEY] = plan.pipeline
+        try:
+            return _finish(work, context, verify)
+        except CheckFailed as error:
+            error.report = _summary(work, context)
+            raise
+
+
+def inspect(
+    model: Model,
+    *,
+    settings: Settings = Settings(),
+    after: str = "normalize",
+    heads: Heads = "inner",
+) -> Report:
+    """Costs, coupled groups and pinned axes of `model`.
+
+    Looks at the graph after the pipeline `after` ("": as it is).
+    """
+    work, context = _prepared(model, settings, after)
+    return {"after": after, **report.inspect_model(work, context, heads)}
+
+
+def explain(
+    model: Model,
+    tensor: str,
+    axis: int | None = None,
+    index: int | None = None,
+    *,
+    settings: Settings = Settings(),
+    after: str = "normalize",
+    heads: Heads = "inner",
+) -> Report:
+    """What each axis of `tensor` is coupled to and by which nodes, or what pins it."""
+    work, context = _prepared(model, settings, after)
+    return report.explain_tensor(work, context, tensor, axis, index, heads)
+
+
+def verify(base: Model, pruned: Model, plan: Plan, *, settings: Settings = Settings()) -> Proof:
+    """The proof that `pruned` equals `base` with the channels that `plan` drops masked."""
+    from irprune.proof import prove
+
+    with _context(settings, base) as context:
+        require_runner(context)
+        return prove(base.ir, pruned.ir, plan, context)
+
+
+def bench(
+    models: Sequence[Path],
+    *,
+    settings: Settings = Settings(),
+    rounds: int = 20,
+    warmup: int = 3,
+    threads: int = 1,
+    provider: str = "CPUExecutionProvider",
+) -> Report:
+    """Latency of model files on onnxruntime, interleaved; `ratio` is relative to the first."""
+    from irprune.feeds import make_feeds
+
+    first = load(models[0])
+    with _context(settings, first) as context:
+        require_runner(context)
+    from irprune.backends.ort.bench import OrtBencher, ratios
+
+    feeds = make_feeds(first.ir, settings.shapes, settings.seed, settings.feeds)
+    rows = OrtBencher().bench(
+        models, feeds, rounds=rounds, warmup=warmup, threads=threads, provider=provider
+    )
+    return {
+        "feeds": {name: list(array.shape) for name, array in feeds.items()},
+        "rounds": rounds,
+        "threads": threads,
+        "provider": provider,
+        "models": [
+            {
+                "path": row.path,
+                "median_s": None if row.error else row.median_s,
+                "ratio": ratio,
+                "error": row.error,
+            }
+            for row, ratio in zip(rows, ratios(rows), strict=True)
+        ],
+    }
+
+
+@contextmanager
+def _context(settings: Settings, original: Model) -> Iterator[Context]:
+    """A context with the onnxruntime backend where it is installed; its child process ends here."""
+    from irprune.backends.ort.device import CpuDevice
+
+    context = Context(
+        seed=settings.seed,
+        shapes=settings.shapes,
+        feeds=settings.feeds,
+        device=CpuDevice(),
+        log=settings.log,
+        original=original,
+    )
+    if find_spec("onnxruntime") is None:
+        yield context
+        return
+    from irprune.backends.ort.runner import OrtRunner
+
+    with OrtRunner() as runner:
+        context.runner = lambda: runner
+        yield context
+
+
+def _prepared(model: Model, settings: Settings, after: str) -> tuple[Model, Context]:
+    """A copy of the model after a pipeline, with the context that ran it."""
+    work = model.clone()
+    with _context(settings, model) as context:
+        if after:
+            run_passes(resolve_pipeline(after), work, replace(context, log=_silent))
+    return work, context
+
+
+def _finish(model: Model, context: Context, verify: bool) -> Result:
+    if verify:
+        prove_run(model, context)
+    plan, base = _plan(model), model.ir if model.base is None else model.base
+    kept = replace(model, ir=base, base=None, plan=None, pending=None)
+    return Result(model, plan, kept, _summary(model, context))
+
+
+def _plan(model: Model) -> Plan:
+    """The whole plan from the base, pending part included, with what it was made from."""
+    plan = model.plan or Plan.empty()
+    plan = plan if model.pending is None else plan.then(model.pending)
+    return replace(
+        plan,
+        pipeline=model.ir.metadata_props[METADATA_KEY],
+        model_name=model.provenance.name,
+        model_sha256=model.provenance.sha256,
+        base_structure=structure_hash(model.ir if model.base is None else model.base),
+        base_pipeline=model.base_pipeline,
+    )
+
+
+def _summary(model: Model, context: Context) -> Report:
+    """What the run did, fit for JSON."""
+    before = replace(model, ir=model.ir if model.base is None else model.base)
+    return {
+        "irprune": __version__,
+        "model": report.identity(model),
+        "pipeline": model.ir.metadata_props.get(METADATA_KEY, ""),
+        "base_pipeline": model.base_pipeline,
+        "seed": context.seed,
+        "before": context.get(Cost(), before).full().to_json(),
+        "after": context.get(Cost(), model).full().to_json(),
+        **context.report,
+    }

@@ -1,0 +1,59 @@
+"""Numbers and tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def table(rows: Sequence[Sequence[str]], *, indent: str = "  ") -> str:
+    """Rows of cells as aligned columns; the last column is ragged."""
+    count = max((len(row) for row in rows), default=0)
+    widths = [max((len(row[k]) for row in rows if k < len(row)), default=0) for k in range(count)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
+        for row in rows
+    )
+    return "\n".join(indent + line for line in lines)
+
+
+def quantity(number: float, unit: str = "") -> str:
+    """A count in three or four digits with a decimal prefix: `25.6 M`."""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= factor:
+            return f"{number / factor:.4g} {prefix}{unit}"
+    return f"{number:.4g} {unit}".rstrip()
+
+
+def share(part: float, whole: float) -> str:
+    """`part` as a percentage of `whole`."""
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def dims(shape: Sequence[int | str | None] | None) -> str:
+    """A shape as `1x3x224x224`; `?` where a size is unknown."""
+    if shape is None:
+        return "of unknown rank"
+    return "x".join("?" if dim is None else str(dim) for dim in shape) or "scalar"
+
+
+def summary(report: dict[str, Any]) -> str:
+    """What a run did: costs before and after, and the verdicts."""
+    before, after = report["before"], report["after"]
+    rows = [["pipeline", report["pipeline"]], ["", "before", "after", "kept"]]
+    for key, name, unit in (
+        ("params", "parameters", ""),
+        ("macs", "MACs", ""),
+        ("weight_bytes", "weights", "B"),
+        ("activation_bytes", "activations", "B"),
+    ):
+        old, new = before[key], after[key]
+        rows.append([name, quantity(old, unit), quantity(new, unit), share(new, old)])
+    proofs = report.get("proof", [])
+    lines = [f"pipeline  {rows[0][1]}", table(rows[1:], indent=""), *map(proof_line, proofs)]
+    return "\n".join([*lines, *([] if proofs else ["not proved"])])
+
+
+def proof_line(proof: dict[str, Any]) -> str:
+    """One line on a proof: claim, verdict and the largest relative error."""
+    return f"{proof['verdict']}: {proof['claim']} (max error {proof['max_error']:.1e})"

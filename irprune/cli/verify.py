@@ -1,0 +1,40 @@
+"""`irprune verify`: the proof that a pruned model equals its masked base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from irprune.cli import common
+from irprune.cli.format import proof_line
+
+
+@click.command(cls=common.Command)
+@click.argument("base", type=common.FILE)
+@click.argument("pruned", type=common.FILE)
+@click.argument("plan", type=common.FILE)
+@common.seed
+@common.inputs
+@common.common
+def verify(
+    base: Path,
+    pruned: Path,
+    plan: Path,
+    seed: int,
+    shapes: Mapping[str, tuple[int, ...]],
+    feeds: Path | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Prove that PRUNED computes what BASE does with the channels that PLAN drops masked."""
+    from irprune import api
+    from irprune.evidence import COMPACTED, require
+    from irprune.plan import Plan
+
+    settings = common.settings(seed, shapes, feeds)
+    proof = api.verify(api.load(base), api.load(pruned), Plan.load(plan), settings=settings)
+    facts = {"claim": COMPACTED, **proof.to_json()}
+    common.emit(facts, proof_line(facts), as_json)
+    require(COMPACTED, proof)

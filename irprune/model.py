@@ -1,0 +1,287 @@
+"""A model in memory: the current graph, the base that the plan refers to, and provenance."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from irprune.atomic import replacing
+from irprune.errors import IrpruneError
+from irprune.plan import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_EXTERNAL_THRESHOLD = 1024
+_PROTOBUF_LIMIT = 2**31 - 2**24
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model came from."""
+
+    name: str
+    path: Path | None = None
+    sha256: str | None = None
+    external: bool = False
+    """The file keeps weights in external data files."""
+
+
+@dataclass
+class Model:
+    """The graph under compilation and what is known about it."""
+
+    ir: ir.Model
+    provenance: Provenance
+    base: ir.Model | None = None
+    """The graph that the plan refers to: the input after normalisation."""
+    base_pipeline: str = ""
+    """Canonical text of the passes that made the base from the input."""
+    plan: Plan | None = None
+    """From the base to the current graph: what `compact` has done so far."""
+    pending: Plan | None = None
+    """Selected over the current graph, not yet compacted."""
+    overridable: tuple[str, ...] = ()
+    """Initializers that the file also lists as graph inputs."""
+
+    @classmethod
+    def from_proto(cls, proto: onnx.ModelProto, name: str = "model") -> Model:
+        """Take an ONNX protobuf in memory; IrpruneError where it is not a usable graph."""
+        return cls._from_ir(ir.serde.deserialize_model(proto), Provenance(name))
+
+    @classmethod
+    def from_ir(cls, model: ir.Model, name: str = "model") -> Model:
+        """Take an onnx-ir model in memory; it is copied, weights are shared."""
+        return cls._from_ir(model.clone(), Provenance(name))
+
+    @classmethod
+    def _from_ir(cls, model: ir.Model, provenance: Provenance) -> Model:
+        listed = tuple(v.name or "" for v in model.graph.inputs if v.is_initializer())
+        if listed:
+            real = [v for v in model.graph.inputs if not v.is_initializer()]
+            model.graph.inputs.clear()
+            model.graph.inputs.extend(real)
+        check_graph(model.graph, provenance.path)
+        return cls(model, provenance, overridable=listed)
+
+    def clone(self) -> Model:
+        """Copy the graphs; weights are shared."""
+        return replace(
+            self,
+            ir=self.ir.clone(),
+            base=None if self.base is None else self.base.clone(),
+        )
+
+    def save(self, path: Path | str, *, external: bool | None = None) -> None:
+        """Write the model to a file, atomically.
+
+        Args:
+            path: the file to write.
+            external: keep weights in ``<path>.data`` beside the file; by default where the
+                input did, or where one protobuf cannot hold them.
+
+        Raises:
+            IrpruneError: the folder cannot be written.
+        """
+        path = Path(path)
+        size = sum(t.nbytes for t in _tensors(self.ir.graph))
+        external = self.provenance.external if external is None else external
+        with _listed(self.ir.graph, self.overridable):
+            if external or size > _PROTOBUF_LIMIT:
+                _save_external(self.ir, path)
+            else:
+                _write(ir.serde.serialize_model(self.ir), path)
+
+
+def save(model: ir.Model, path: Path | str) -> None:
+    """Write a bare graph to a file, atomically, weights inside where one protobuf holds them."""
+    Model(model, Provenance("model")).save(path)
+
+
+def load(path: Path | str) -> Model:
+    """Read an ONNX file; external data stays where it is and is memory-mapped.
+
+    Raises:
+        IrpruneError: the file is missing, not an ONNX protobuf, truncated, has an empty or
+            cyclic graph, or names external data that is missing or outside its folder.
+    """
+    path = Path(path)
+    digest = hashlib.sha256()
+    proto = onnx.ModelProto()
+    try:
+        data = path.read_bytes()
+        digest.update(data)
+        proto.ParseFromString(data)
+    except OSError as error:
+        raise IrpruneError(f"cannot read the model: {error.strerror}", file=path) from error
+    except DecodeError as error:
+        raise IrpruneError(
+            "not an ONNX protobuf, or truncated", file=path, mend="export or copy the model again"
+        ) from error
+    del data
+    external = _check_external(proto, path, digest)
+    if not proto.HasField("graph") or not proto.graph.node:
+        raise IrpruneError("the graph is empty", file=path, mend="export the model again")
+    _check_tensors(proto.graph, path)
+    try:
+        model = ir.serde.deserialize_model(proto)
+    except Exception as error:  # onnx-ir raises many kinds for what a stranger may send
+        raise IrpruneError(f"not a usable ONNX graph: {error}", file=path) from error
+    if external:
+        ir.external_data.set_base_dir(model.graph, path.parent)
+    return Model._from_ir(model, Provenance(path.stem, path, digest.hexdigest(), external))
+
+
+def check_graph(graph: ir.Graph, path: Path | None = None) -> None:
+    """Raise IrpruneError unless each node's inputs exist and no cycle joins them."""
+    if not len(graph):
+        raise IrpruneError("the graph is empty", file=path, mend="export the model again")
+    known = {*graph.inputs, *graph.initializers.values()}
+    ordered = True
+    for node in graph:
+        for value in node.inputs:
+            if value is None or value in known:
+                continue
+            if value.producer() is None:
+                raise IrpruneError(
+                    f"input {value.name} is produced by no node",
+                    file=path,
+                    node=f"{node.name} ({node.op_type})",
+                    mend="check the model with onnx.checker",
+                )
+            ordered = False
+        known.update(node.outputs)
+    if not ordered:
+        try:
+            graph.sort()
+        except ValueError as error:
+            raise IrpruneError("the graph has a cycle", file=path) from error
+
+
+def _protos(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Iterate over every tensor of a graph, attributes and nested bodies included."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("g"):
+                yield from _protos(attribute.g)
+            for body in attribute.graphs:
+                yield from _protos(body)
+
+
+def _check_external(proto: onnx.ModelProto, path: Path, digest: hashlib._Hash) -> bool:
+    """Raise IrpruneError where external data is missing, short or outside the model's folder."""
+    folder = path.parent.resolve()
+    found: dict[str, int] = {}
+    for tensor in _protos(proto.graph):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        if location not in found:
+            found[location] = _external_size(folder, location, tensor.name, path, digest)
+        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+        if end > found[location]:
+            raise IrpruneError(
+                f"{location} has {found[location]} bytes, tensor {tensor.name} needs {end}",
+                file=path,
+                mend="copy the external data file again",
+            )
+    return bool(found)
+
+
+def _external_size(
+    folder: Path, location: str, tensor: str, path: Path, digest: hashlib._Hash
+) -> int:
+    target = (folder / location).resolve()
+    if not location or folder not in target.parents:
+        raise IrpruneError(
+            f"tensor {tensor} points outside the model's folder: {location!r}",
+            file=path,
+            mend="keep external data beside the model",
+        )
+    if not target.is_file():
+        raise IrpruneError(
+            f"external data {location} of tensor {tensor} is missing",
+            file=path,
+            mend="copy it beside the model",
+        )
+    with target.open("rb") as stream:
+        while chunk := stream.read(1 << 22):
+            digest.update(chunk)
+    return target.stat().st_size
+
+
+def _check_tensors(graph: onnx.GraphProto, path: Path) -> None:
+    """Raise IrpruneError where the bytes of a tensor do not match its shape and dtype."""
+    for tensor in graph.initializer:
+        if not tensor.HasField("raw_data"):
+            continue
+        try:
+            dtype = ir.DataType(tensor.data_type)
+            expected = dtype.itemsize
+        except (ValueError, TypeError, KeyError) as error:
+            raise IrpruneError(
+                f"tensor {tensor.name} has the unknown data type {tensor.data_type}", file=path
+            ) from error
+        for dim in tensor.dims:
+            expected *= dim
+        if len(tensor.raw_data) != -(-expected // 1):
+            raise IrpruneError(
+                f"tensor {tensor.name} has {len(tensor.raw_data)} bytes, its shape "
+                f"{list(tensor.dims)} of {dtype.name} needs {int(expected)}",
+                file=path,
+                mend="the file is damaged or names the wrong data type; export it again",
+            )
+
+
+def _tensors(graph: ir.Graph) -> Iterable[ir.TensorProtocol]:
+    return [v.const_value for v in graph.initializers.values() if v.const_value is not None]
+
+
+class _listed:
+    """While it lasts, the named initializers are graph inputs too, as the file had them."""
+
+    def __init__(self, graph: ir.Graph, names: tuple[str, ...]) -> None:
+        self.graph = graph
+        self.extra = [graph.initializers[n] for n in names if n in graph.initializers]
+        self.inputs = list(graph.inputs)
+
+    def __enter__(self) -> None:
+        self.graph.inputs.extend(self.extra)
+
+    def __exit__(self, *_: object) -> None:
+        self.graph.inputs.clear()
+        self.graph.inputs.extend(self.inputs)
+
+
+def _write(proto: onnx.ModelProto, path: Path) -> None:
+    data = proto.SerializeToString()
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _save_external(model: ir.Model, path: Path) -> None:
+    """Write weights to ``<path>.data`` (onnx-ir replaces it atomically), then the graph."""
+    location = f"{path.name}.data"
+    kept = {v: v.const_value for v in model.graph.initializers.values()}
+    try:
+        moved = ir.external_data.unload_from_model(
+            model, path.parent, location, size_threshold_bytes=_EXTERNAL_THRESHOLD
+        )
+        _write(ir.serde.serialize_model(moved), path)
+    except OSError as error:
+        raise IrpruneError(f"cannot write: {error.strerror}", file=path) from error
+    finally:
+        for value, tensor in kept.items():
+            value.const_value = tensor

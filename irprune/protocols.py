@@ -1,0 +1,97 @@
+"""What the core and the passes need from a backend: run a model, time it, know a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from irprune.errors import IrpruneError
+
+Arrays = Mapping[str, NDArray[Any]]
+"""Tensors by name."""
+
+
+class RunnerError(IrpruneError):
+    """The backend refused the model or its inputs; carries the backend's own text."""
+
+
+class RunnerCrashed(RunnerError):
+    """The process that ran the model died; the message names the signal or exit status."""
+
+
+class Runner(Protocol):
+    """Runs model files, so that a native crash is a result and not the end of the caller."""
+
+    def run(
+        self,
+        model: Path,
+        feeds: Arrays,
+        outputs: Sequence[str] | None = None,
+        *,
+        optimize: bool = False,
+    ) -> dict[str, NDArray[Any]]:
+        """Return the named graph outputs of the model file (None: all of them), in that order.
+
+        `feeds` holds one array per graph input, in the shape and dtype that the model declares.
+        `optimize` turns the backend's graph optimisations on.
+
+        Raises RunnerError if the backend reports an error, RunnerCrashed if its process dies.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LatencyRow:
+    """Latency of one model, in seconds per run.
+
+    `samples_s` has one entry per completed round.  Where `error` is set, `median_s` is NaN.
+    """
+
+    path: str
+    median_s: float
+    samples_s: tuple[float, ...]
+    error: str | None
+
+
+class Bencher(Protocol):
+    """Measures the latency of several models side by side."""
+
+    def bench(
+        self,
+        models: Sequence[Path],
+        feeds: Arrays,
+        *,
+        rounds: int,
+        warmup: int,
+        threads: int,
+        provider: str,
+    ) -> list[LatencyRow]:
+        """Return one row per model, in order; every round times each model once.
+
+        `feeds` goes to every model.  `warmup` counts untimed runs of each model before the first
+        round.  A model that fails or crashes has its error in its row; the others still run.
+        """
+        ...
+
+
+class DeviceModel(Protocol):
+    """What the planner knows about the hardware that will run the model."""
+
+    @property
+    def name(self) -> str: ...
+
+    def align(self) -> int:
+        """Return the channel multiple that the device rewards."""
+        ...
+
+
+class Calibration(Protocol):
+    """Sample inputs for criteria that look at activations."""
+
+    def batches(self) -> Iterator[Arrays]:
+        """Yield feeds: one array per graph input, with the batch on its first axis."""
+        ...

@@ -1,0 +1,81 @@
+"""Strict shape inference: stale shapes are cleared first, conflicts are errors."""
+
+from __future__ import annotations
+
+import re
+
+import onnx
+import onnx_ir as ir
+
+from irprune.errors import IrpruneError
+
+_SMALL = 1024
+"""Initializers up to this many bytes travel with their numbers: shape arithmetic needs them."""
+
+
+def skeleton(model: ir.Model) -> onnx.ModelProto:
+    """Return the model as a protobuf in which large weights are bare graph inputs."""
+    graph = model.graph
+    weights = [
+        v
+        for v in graph.initializers.values()
+        if v.const_value is not None and v.const_value.nbytes > _SMALL
+    ]
+    inputs = list(graph.inputs)
+    for value in weights:
+        graph.initializers.pop(value.name or "")
+    graph.inputs.extend(weights)
+    try:
+        return ir.serde.serialize_model(model)
+    finally:
+        graph.inputs.clear()
+        graph.inputs.extend(inputs)
+        for value in weights:
+            graph.register_initializer(value)
+
+
+def inferred(model: ir.Model) -> onnx.ModelProto:
+    """Return the skeleton with shapes inferred from graph inputs and weights alone.
+
+    Raises:
+        IrpruneError: the shapes contradict each other; names the node that onnx blames.
+    """
+    proto = skeleton(model)
+    del proto.graph.value_info[:]
+    try:
+        return onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise IrpruneError(
+            f"shape inference failed: {_first_line(str(error))}",
+            node=_blamed(str(error)),
+            mend="the model's shapes disagree; check it with onnx.checker",
+        ) from error
+
+
+def infer(model: ir.Model) -> None:
+    """Give every value of the main graph its inferred type and shape, in place.
+
+    Shapes that onnx cannot infer become unknown; those of graph outputs keep the names of
+    their symbolic dimensions. Raises IrpruneError on a conflict.
+    """
+    proto = inferred(model)
+    infos = {info.name: info.type for info in proto.graph.value_info}
+    declared = {v for v in model.graph.outputs}
+    for node in model.graph:
+        for value in node.outputs:
+            info = infos.get(value.name or "")
+            if info is not None:
+                value.type = ir.serde.deserialize_type_proto_for_type(info)
+                value.shape = ir.serde.deserialize_type_proto_for_shape(info)
+            elif value not in declared:
+                value.shape = None
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else text
+
+
+def _blamed(text: str) -> str | None:
+    found = re.search(r"op_type:\s*(\w+),\s*node name:\s*([^)\s]*)", text)
+    return f"{found[2]} ({found[1]})" if found else None

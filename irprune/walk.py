@@ -1,0 +1,271 @@
+"""One walk over a graph in topological order: labels on every axis of every value.
+
+Rules talk to this class alone. It records each union and each pin with the node that caused
+it, so that `explain` can tell why a channel is coupled or stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from irprune.errors import IrpruneError
+from irprune.labels import PINNED, Axis, Labels, UnionFind
+from irprune.ops import rule_for
+
+Dim = int | str | None
+Heads = Literal["inner", "whole"]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A union: position i of ``left`` was tied to position i of ``right`` by ``node``."""
+
+    node: str
+    left: Labels
+    right: Labels
+
+
+@dataclass(frozen=True)
+class PinRecord:
+    """A pin: the ids in ``ids`` must stay, because of ``reason`` at ``node``."""
+
+    node: str
+    reason: str
+    ids: Labels
+
+
+@dataclass
+class Choice:
+    """A movement op that had to let one of several axes carry the channels."""
+
+    chosen: int
+    candidates: dict[int, list[Labels]] = field(default_factory=dict)
+
+
+def dims_of(value: ir.Value) -> list[Dim] | None:
+    """Return the dimensions of a value (int, symbol, or None where unknown); None without rank."""
+    if value.shape is None:
+        return None
+    return [d if isinstance(d, int) else d.value for d in value.shape.dims]
+
+
+def describe(node: ir.Node) -> str:
+    """Return how messages name a node: its name and op type."""
+    return f"{node.name or '(unnamed)'} ({node.op_type})"
+
+
+class Walk:
+    """Labels of every value of a graph, filled by the op rules.
+
+    Args:
+        graph: the graph to walk; it is only read.
+        heads: which axis of a split channel axis carries the channels where both could:
+            ``inner`` the last, ``whole`` the first.
+        choices: decisions of movement ops taken by an earlier walk.
+        probing: leave the alternatives of every decision unpinned, to learn which survive.
+    """
+
+    def __init__(
+        self,
+        graph: ir.Graph,
+        heads: Heads = "inner",
+        choices: Mapping[str, int] | None = None,
+        probing: bool = True,
+    ) -> None:
+        self.graph = graph
+        self.opset = graph.opset_imports.get("", 0)
+        self.heads = heads
+        self.choices = dict(choices or {})
+        self.probing = probing
+        self.taken: dict[str, Choice] = {}
+        self.labels: dict[ir.Value, list[Axis]] = {}
+        self.links: list[Link] = []
+        self.pins: list[PinRecord] = []
+        self._where = ""
+        inputs = [v for v in graph.inputs if not v.is_initializer()]
+        sizes = [[d if isinstance(d, int) else 0 for d in dims_of(v) or []] for v in inputs]
+        self.union_find = UnionFind(reserved=1 + sum(map(sum, sizes)))
+        self._label_inputs(inputs)
+
+    def _label_inputs(self, inputs: Sequence[ir.Value]) -> None:
+        """Give each position of each graph input a pinned id of its own (ids 1 and up)."""
+        start = 1
+        for value in inputs:
+            axes: list[Axis] = []
+            for dim in dims_of(value) or []:
+                if isinstance(dim, int):
+                    axes.append(np.arange(start, start + dim, dtype=np.int64))
+                    start += dim
+                else:
+                    axes.append(None)
+            self.labels[value] = axes
+
+    # What rules read
+
+    def dims(self, value: ir.Value | None) -> list[Dim]:
+        """Return the dimensions of a value of known rank."""
+        assert value is not None, "a rule asked for an input that the node does not have"
+        dims = dims_of(value)
+        assert dims is not None, "nodes with values of unknown rank never reach a rule"
+        return dims
+
+    def axes(self, value: ir.Value | None) -> list[Axis]:
+        """Return the labels of a value, one entry per axis; initializers get fresh ones."""
+        assert value is not None, "a rule asked for an input that the node does not have"
+        found = self.labels.get(value)
+        if found is None:
+            dims = self.dims(value)
+            if value.is_initializer():
+                found = [self.fresh(d) if isinstance(d, int) else None for d in dims]
+            else:
+                found = [_zeros(d) for d in dims]
+            self.labels[value] = found
+        return found
+
+    def constant(self, value: ir.Value | None) -> np.ndarray | None:
+        """Return the numbers of an initializer, or None for anything else."""
+        return constant_of(value)
+
+    def all_pinned(self, axis: Axis) -> bool:
+        """Return whether no position of the axis can be removed."""
+        return axis is None or bool(self.union_find.pinned(axis).all())
+
+    def fresh(self, count: int) -> Labels:
+        """Return labels of their own for ``count`` positions."""
+        return self.union_find.fresh(count)
+
+    # What rules write
+
+    def set(self, value: ir.Value, axes: Sequence[Axis]) -> None:
+        """Set the labels of an output."""
+        self.labels[value] = list(axes)
+
+    def unify(self, left: Axis, right: Axis) -> None:
+        """Tie two axes position by position; an opaque axis pins the other one."""
+        if left is None or right is None:
+            self.pin(left, "meets a dynamic axis")
+            self.pin(right, "meets a dynamic axis")
+            return
+        if left is right:
+            return
+        if left.shape != right.shape:
+            raise IrpruneError(
+                f"axes of {len(left)} and {len(right)} positions cannot be tied",
+                node=self._where,
+                mend="the model's shapes disagree; check it with onnx.checker",
+            )
+        self.links.append(Link(self._where, left, right))
+        self.union_find.union(left, right)
+
+    def pin(self, axis: Axis, reason: str) -> None:
+        """Keep every position of an axis, for ``reason``."""
+        if axis is None or not axis.any():
+            return
+        self.pins.append(PinRecord(self._where, reason, axis))
+        self.union_find.union(axis, np.zeros(1, dtype=np.int64))
+
+    def pin_node(self, node: ir.Node, reason: str) -> None:
+        """Keep every axis of every input and output of a node, for ``reason``."""
+        for value in node.inputs:
+            if value is not None and value.shape is not None:
+                for axis in self.axes(value):
+                    self.pin(axis, reason)
+        for value in node.outputs:
+            self.labels[value] = [_zeros(d) for d in dims_of(value) or []]
+
+    def choose(self, key: str, candidates: Mapping[int, Labels], preferred: int) -> int:
+        """Decide which of several axes carries the channels at a movement op.
+
+        While probing, the others stay unpinned to learn which of them survive; afterwards the
+        caller pins them.
+        """
+        full = f"{self._where}:{key}"
+        chosen = self.choices.get(full, preferred)
+        entry = self.taken.setdefault(full, Choice(chosen))
+        for index, labels in candidates.items():
+            entry.candidates.setdefault(index, []).append(labels)
+        return chosen
+
+    # The walk itself
+
+    def run(self) -> None:
+        """Label the whole graph; the axes of graph outputs are pinned last."""
+        for node in self.graph:
+            self._where = describe(node)
+            self._step(node)
+        for value in self.graph.outputs:
+            self._where = f"output {value.name}"
+            for axis in self.labels.get(value, ()):
+                self.pin(axis, "is part of a graph output")
+
+    def _step(self, node: ir.Node) -> None:
+        bodies = [a for a in node.attributes.values() if _is_body(a)]
+        if bodies:
+            self.pin_node(node, "control flow bodies are not analysed")
+            self._pin_captured(bodies)
+        elif any(v is not None and v.shape is None for v in (*node.inputs, *node.outputs)):
+            self.pin_node(node, "a shape is unknown")
+        else:
+            rule_for(node).propagate(node, self)
+        for value in node.outputs:
+            self._check(node, value)
+
+    def _pin_captured(self, bodies: Sequence[ir.Attr]) -> None:
+        for attribute in bodies:
+            graphs = (
+                [attribute.as_graph()]
+                if attribute.type == ir.AttributeType.GRAPH
+                else list(attribute.as_graphs())
+            )
+            for body in graphs:
+                for inner in body.all_nodes():
+                    for value in inner.inputs:
+                        if value is not None and value.graph is self.graph:
+                            for axis in self.axes(value):
+                                self.pin(axis, "is read inside a control flow body")
+
+    def _check(self, node: ir.Node, value: ir.Value) -> None:
+        dims, axes = dims_of(value) or [], self.labels.get(value)
+        lengths = None if axes is None else [None if a is None else len(a) for a in axes]
+        expected = [d if isinstance(d, int) else None for d in dims]
+        if lengths is None or len(lengths) != len(expected):
+            raise IrpruneError(
+                f"the rule labelled {value.name} as {lengths}, its shape is {dims}",
+                node=describe(node),
+            )
+        for k, (length, size) in enumerate(zip(lengths, expected, strict=True)):
+            if length == size:
+                continue
+            if length is not None and size is not None:
+                raise IrpruneError(
+                    f"axis {k} of {value.name} has {size} positions, its inputs imply {length}",
+                    node=describe(node),
+                    mend="the model's shapes disagree; check it with onnx.checker",
+                )
+            # Known on one side only: opaque, so what is known must stay.
+            assert axes is not None
+            self.pin(axes[k], "meets a dynamic axis")
+            axes[k] = _zeros(size)
+
+
+def _zeros(dim: Dim) -> Axis:
+    return np.full(dim, PINNED, dtype=np.int64) if isinstance(dim, int) else None
+
+
+def _is_body(attribute: ir.Attr) -> bool:
+    return attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
+
+def constant_of(value: ir.Value | None) -> np.ndarray | None:
+    """Return the numbers of an initializer, or None for anything else."""
+    if value is None or value.const_value is None or not value.is_initializer():
+        return None
+    return value.const_value.numpy()
+
+
+__all__ = ["Choice", "Dim", "Heads", "Link", "PinRecord", "Walk", "constant_of", "dims_of"]

@@ -1,0 +1,99 @@
+"""`compact`: slice every tensor by the pending plan and repair every shape constant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from irprune.edit import Edit
+from irprune.errors import IrpruneError
+from irprune.model import Model
+from irprune.ops import rule_for
+from irprune.passbase import Context, Pass
+from irprune.plan import Mask, Plan
+from irprune.walk import dims_of
+
+
+@dataclass(frozen=True)
+class Compact(Pass):
+    """Make the graph physically smaller: no masks, no gathers, the same function."""
+
+    name = "compact"
+
+    def run(self, model: Model, context: Context) -> dict[str, Any]:
+        plan = model.pending
+        if plan is None:
+            return {"removed_tensors": 0}
+        if model.base is None:
+            model.base = model.ir.clone()
+        compact_graph(model.ir.graph, plan)
+        model.plan = plan if model.plan is None else model.plan.then(plan)
+        model.pending = None
+        return {"sliced_tensors": len(plan.axes)}
+
+
+def compact_graph(graph: ir.Graph, plan: Plan) -> None:
+    """Remove from a graph, in place, the positions that a plan does not keep.
+
+    Raises:
+        IrpruneError: the plan names a tensor or axis that the graph lacks, or empties an axis.
+    """
+    values = _named(graph)
+    for name, masks in plan.axes.items():
+        _check(name, masks, values.get(name))
+    edit = Edit(graph, plan)
+    for node in list(graph):
+        rule_for(node).rewrite(node, edit)
+    for name, masks in plan.axes.items():
+        value = values[name]
+        if value.is_initializer():
+            _slice_weight(value, masks)
+        _shrink_shape(value, masks)
+    _drop_unused(graph)
+
+
+def _named(graph: ir.Graph) -> dict[str, ir.Value]:
+    values = {v.name or "": v for v in graph.initializers.values()}
+    values.update({v.name or "": v for node in graph for v in node.outputs})
+    return values
+
+
+def _check(name: str, masks: dict[int, Mask], value: ir.Value | None) -> None:
+    dims = None if value is None else dims_of(value)
+    if dims is None:
+        raise IrpruneError(
+            f"the plan names {name}, which the graph lacks",
+            mend="apply the plan to a model of the same architecture",
+        )
+    for axis, mask in masks.items():
+        if axis >= len(dims) or dims[axis] != len(mask):
+            raise IrpruneError(f"the plan's axis {axis} of {name} does not fit its shape {dims}")
+        if not mask.any():
+            raise IrpruneError(f"the plan keeps no position of axis {axis} of {name}")
+
+
+def _slice_weight(value: ir.Value, masks: dict[int, Mask]) -> None:
+    tensor = value.const_value
+    assert tensor is not None
+    array = tensor.numpy()
+    # The axis that loses most goes first, so that least is copied.
+    for axis in sorted(masks, key=lambda k: masks[k].mean()):
+        array = np.take(array, np.flatnonzero(masks[axis]), axis=axis)
+    value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=value.name)
+
+
+def _shrink_shape(value: ir.Value, masks: dict[int, Mask]) -> None:
+    dims = list(value.shape.dims) if value.shape is not None else []
+    for axis, mask in masks.items():
+        dims[axis] = int(mask.sum())
+    value.shape = ir.Shape(dims)
+
+
+def _drop_unused(graph: ir.Graph) -> None:
+    """Drop constants whose last consumer got one of its own."""
+    for value in list(graph.initializers.values()):
+        if not value.uses() and not value.is_graph_output():
+            graph.initializers.pop(value.name or "")

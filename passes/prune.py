@@ -1,0 +1,271 @@
+"""`prune`: choose which channel classes to keep, as a pending plan; the graph stays untouched."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from irprune.channels import ChannelClasses, Channels
+from irprune.cost import Cost, CostModel, input_symbols
+from irprune.errors import IrpruneError
+from irprune.groups import Group, Groups
+from irprune.model import Model
+from irprune.passbase import Context, Pass, option
+from irprune.passes.importance import Aggregate, Criterion, Importance, Normalize, normalized
+from irprune.passes.selection import Candidate, Counts, Selection, allowed_counts
+from irprune.plan import Mask
+from irprune.walk import Heads
+
+_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_CLOSE = 0.02
+
+
+@dataclass(frozen=True)
+class Prune(Pass):
+    """Select the least important channels under one target."""
+
+    name = "prune"
+    transforms = False
+
+    criterion: Criterion = option("l1", help="what makes a channel important")
+    aggregate: Aggregate = option("mean", help="how the slices of a class become one score")
+    normalize: Normalize = option("mean", help="how scores become comparable across groups")
+    ratio: float | None = option(None, help="fraction of the classes to remove")
+    macs: float | str | None = option(
+        None, help="fraction of the original MACs to keep, or a number such as 300M"
+    )
+    params: float | str | None = option(
+        None, help="fraction of the original parameters to keep, or a number such as 2M"
+    )
+    scope: Literal["local", "global"] = option(
+        "global", help="rank within each group (the same ratio everywhere) or over all groups"
+    )
+    align: int | Literal["auto"] = option(
+        1, help="make final axis lengths multiples of this; auto asks the device"
+    )
+    min: int = option(1, help="least final axis length")
+    only: tuple[str, ...] = option((), help="prune only groups with a producer named like this")
+    skip: tuple[str, ...] = option((), help="never prune groups with a producer named like this")
+    overrides: str | None = option(
+        None, help='TOML file of [groups."pattern"] tables with ratio or keep'
+    )
+    seed: int | None = option(None, help="for criterion=random; default: the run's seed")
+    heads: Heads = option("inner", help="which axis of a split channel axis carries channels")
+
+    def __post_init__(self) -> None:
+        targets = [t for t in ("ratio", "macs", "params") if getattr(self, t) is not None]
+        if len(targets) != 1:
+            given = ", ".join(targets) or "none"
+            raise IrpruneError(f"prune takes one of ratio, macs and params; given: {given}")
+        if self.ratio is not None and not 0 <= self.ratio < 1:
+            raise IrpruneError(f"ratio={self.ratio} must lie in [0, 1): it is the part removed")
+        for name in ("macs", "params"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                _amount(name, value)
+            elif value is not None and not 0 < value <= 1:
+                raise IrpruneError(f"{name}={value} must lie in (0, 1]: it is the part kept")
+        if (self.align != "auto" and self.align < 1) or self.min < 1:
+            raise IrpruneError("align and min must be at least 1")
+
+    def run(self, model: Model, context: Context) -> dict[str, Any]:
+        channels = context.get(ChannelClasses(self.heads), model)
+        groups = context.get(Groups(self.heads), model)
+        alive = np.ones(channels.count, np.bool_)
+        if model.pending is not None:
+            alive = channels.keep_of(model.pending)
+        forced = _Overrides.load(self.overrides)
+        align = self._alignment(context)
+        candidates, fixed = self._candidates(channels, groups, alive, align, forced, context)
+        if not candidates:
+            raise IrpruneError(
+                "no channel can be pruned",
+                mend="see `irprune inspect` for what pins them, and check only and skip",
+            )
+        selection = Selection(channels, candidates, alive, fixed)
+        counts = selection.spread() if self.scope == "global" else selection.local
+        counts = forced.applied(candidates, counts)
+        chosen, report = self._choose(selection, counts, channels, model, context)
+        keep = selection.keep(chosen)
+        model.pending = channels.plan(keep)
+        return {
+            **report,
+            "align": align,
+            "groups": len(candidates),
+            "classes_removed": int((alive & ~keep).sum()),
+            "classes": int(alive[np.unique(np.concatenate([c.alive for c in candidates]))].sum()),
+        }
+
+    def _alignment(self, context: Context) -> int:
+        if self.align != "auto":
+            return self.align
+        if context.device is None:
+            raise IrpruneError("align=auto needs a device", mend="give a number, e.g. align=8")
+        return context.device.align()
+
+    def _candidates(
+        self,
+        channels: Channels,
+        groups: list[Group],
+        alive: Mask,
+        align: int,
+        forced: _Overrides,
+        context: Context,
+    ) -> tuple[list[Candidate], Mask]:
+        """Return the groups that may shrink, and the classes that must stay."""
+        seed = context.seed if self.seed is None else self.seed
+        importance = Importance(channels, self.criterion, self.aggregate, seed)
+        found: list[Candidate] = []
+        fixed = np.zeros(channels.count, np.bool_)
+        for group in groups:
+            scores = importance.of(group) if self._matches(group) else None
+            if scores is None:
+                fixed[group.classes] = alive[group.classes]
+                continue
+            scores = normalized(scores, self.normalize)
+            living = alive[group.classes]
+            order = np.argsort(scores[living], kind="stable")
+            site = group.producers[0]
+            multiplicity = int((site.classes == group.classes[0]).sum())
+            classes = group.classes[living][order]
+            found.append(
+                Candidate(
+                    group,
+                    classes,
+                    scores[living][order],
+                    multiplicity,
+                    allowed_counts(len(classes), multiplicity, align, self.min),
+                )
+            )
+        forced.check(groups)
+        return found, fixed
+
+    def _matches(self, group: Group) -> bool:
+        def hit(patterns: tuple[str, ...]) -> bool:
+            names = [*group.names, *(site.node.name or "" for site in group.producers)]
+            return any(fnmatchcase(name, p) for name in names for p in patterns)
+
+        return (not self.only or hit(self.only)) and not hit(self.skip)
+
+    def _choose(
+        self,
+        selection: Selection,
+        counts: Callable[[float], Counts],
+        channels: Channels,
+        model: Model,
+        context: Context,
+    ) -> tuple[Counts, dict[str, Any]]:
+        if self.ratio is not None:
+            return counts(self.ratio), {"target": {"ratio": self.ratio}}
+        what = "macs" if self.macs is not None else "params"
+        wanted = self.macs if self.macs is not None else self.params
+        assert wanted is not None
+        original = self._original(model, context, what)
+        target = _amount(what, wanted) if isinstance(wanted, str) else wanted * original
+        cost = context.get(Cost(), model).measure(channels, what)
+        least = cost(selection.keep(counts(1.0)))
+        if least > target * (1 + _CLOSE):
+            raise IrpruneError(
+                f"{what}={wanted} cannot be reached: the least is {least / original:.3f} of the "
+                f"original",
+                mend=f"ask for {what}={least / original:.3f} or more, or relax align, min and skip",
+            )
+        chosen = selection.towards(target, cost, counts)
+        reached = cost(selection.keep(chosen))
+        missed = abs(reached - target) > _CLOSE * target
+        if missed:
+            context.log(
+                f"prune: {what} reached {reached / original:.3f} of the original instead of "
+                f"{target / original:.3f}: structure and alignment allow no nearer"
+            )
+        return chosen, {
+            "target": {what: target / original},
+            "reached": {what: reached / original},
+            "within_2_percent": not missed,
+        }
+
+    @staticmethod
+    def _original(model: Model, context: Context, what: str) -> int:
+        """Return the cost of the graph before any pruning."""
+        graph = (model.base or model.ir).graph
+        costs = CostModel(graph, input_symbols(graph, context.shapes)).full()
+        return costs.macs if what == "macs" else costs.params
+
+
+def _amount(name: str, text: str) -> float:
+    """Return an absolute target such as 300M or 2.1G."""
+    match = re.fullmatch(r"([0-9.]+)\s*([kMGT]?)", text)
+    try:
+        assert match is not None
+        return float(match[1]) * _UNITS[match[2]]
+    except (AssertionError, ValueError) as error:
+        raise IrpruneError(f'{name}="{text}" is no number with an optional k, M, G or T') from error
+
+
+@dataclass(frozen=True)
+class _Overrides:
+    """Kept fractions or counts of single groups, by name pattern, whatever the target."""
+
+    rules: tuple[tuple[str, str, float], ...] = ()
+
+    @classmethod
+    def load(cls, path: str | None) -> _Overrides:
+        if path is None:
+            return cls()
+        try:
+            tables = tomllib.loads(Path(path).read_text())["groups"]
+            rules = [(p, k, float(v)) for p, t in tables.items() for k, v in t.items()]
+        except (
+            OSError,
+            tomllib.TOMLDecodeError,
+            KeyError,
+            AttributeError,
+            ValueError,
+            TypeError,
+        ) as e:
+            raise IrpruneError(
+                f"not a usable override file: {e}",
+                file=path,
+                mend='write [groups."layer1.*"] tables with ratio = 0.3 or keep = 16',
+            ) from e
+        for pattern, key, value in rules:
+            if key not in ("ratio", "keep") or (key == "ratio" and not 0 <= value < 1) or value < 0:
+                raise IrpruneError(
+                    f"{pattern}: {key} = {value:g} is not ratio in [0, 1) or keep", file=path
+                )
+        return cls(tuple(rules))
+
+    def check(self, groups: list[Group]) -> None:
+        """Raise IrpruneError for a pattern that matches no group: most likely misspelt."""
+        for pattern, _, _ in self.rules:
+            if not any(fnmatchcase(name, pattern) for g in groups for name in g.names):
+                raise IrpruneError(
+                    f"override {pattern!r} matches no group", mend="see `irprune inspect`"
+                )
+
+    def applied(
+        self, candidates: list[Candidate], counts: Callable[[float], Counts]
+    ) -> Callable[[float], Counts]:
+        """Return the counts with the overridden groups set."""
+        fixed: dict[int, int] = {}
+        for index, candidate in enumerate(candidates):
+            for pattern, key, value in self.rules:
+                if any(fnmatchcase(name, pattern) for name in candidate.group.names):
+                    total = len(candidate.alive)
+                    kept = value / candidate.multiplicity if key == "keep" else total * (1 - value)
+                    fixed[index] = candidate.nearest(min(kept, total))
+
+        def overridden(strength: float) -> Counts:
+            chosen = counts(strength).copy()
+            for index, count in fixed.items():
+                chosen[index] = count
+            return chosen
+
+        return overridden if fixed else counts

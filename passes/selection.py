@@ -1,0 +1,182 @@
+"""Which classes to keep: kept counts per group under a target, alignment and floors.
+
+A *strength* between 0 and 1 says how hard to prune; it maps to a kept count per group, rounded
+to the widths that the alignment allows. A cost target is met by bisecting the strength and then
+moving single groups between the two neighbouring strengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from irprune.channels import Channels
+from irprune.groups import Group
+from irprune.plan import Mask
+
+Counts = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
+_BISECTIONS = 40
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A group that may lose classes."""
+
+    group: Group
+    alive: npt.NDArray[np.int64]
+    """Class ids not yet removed, least important first, shape ``(alive,)``."""
+    scores: Scores
+    """Their scores, comparable across groups, ascending, shape ``(alive,)``."""
+    multiplicity: int
+    """Positions of one class along the producer axis."""
+    allowed: Counts
+    """Kept counts that alignment and floor permit, ascending; the last is ``len(alive)``."""
+
+    def nearest(self, count: float) -> int:
+        """Return the allowed kept count nearest to ``count``, the larger of two."""
+        distance = np.abs(self.allowed - count)
+        return int(self.allowed[len(distance) - 1 - np.argmin(distance[::-1])])
+
+
+def allowed_counts(alive: int, multiplicity: int, align: int, floor: int) -> Counts:
+    """Return the kept counts whose axis length is a multiple of ``align``, and ``alive`` itself.
+
+    Args:
+        alive: classes to choose from.
+        multiplicity: positions of one class along the axis.
+        align: wanted divisor of the axis length, in positions.
+        floor: least axis length, in positions.
+    """
+    unit = align // np.gcd(align, multiplicity)
+    counts = np.arange(unit, alive + 1, unit, dtype=np.int64)
+    counts = counts[counts * multiplicity >= min(floor, alive * multiplicity)]
+    return np.union1d(counts, [alive])
+
+
+class Selection:
+    """Chooses kept counts for the candidates and turns them into kept classes."""
+
+    def __init__(
+        self, channels: Channels, candidates: Sequence[Candidate], keep: Mask, fixed: Mask
+    ) -> None:
+        """``keep``: classes alive before; ``fixed``: classes kept whatever the strength."""
+        self.channels = channels
+        self.candidates = list(candidates)
+        self._keep = keep
+        self._fixed = fixed
+
+    # Strength to counts
+
+    def local(self, strength: float) -> Counts:
+        """Remove the fraction ``strength`` of every group, rounded down, then aligned."""
+        return np.array(
+            [
+                c.nearest(len(c.alive) - np.floor(strength * len(c.alive) + 1e-9))
+                for c in self.candidates
+            ],
+            dtype=np.int64,
+        )
+
+    def spread(self) -> Callable[[float], Counts]:
+        """Return the global rule: the least important fraction of all positions goes."""
+        scores = np.concatenate([c.scores for c in self.candidates])
+        weights = np.concatenate([np.full(len(c.alive), c.multiplicity) for c in self.candidates])
+        order = np.argsort(scores, kind="stable")
+        ends = np.cumsum(weights[order]) / weights.sum()
+        bounds = np.cumsum([0, *(len(c.alive) for c in self.candidates)])
+
+        def counts(strength: float) -> Counts:
+            removed = np.zeros(len(scores), np.bool_)
+            removed[order[ends <= strength + 1e-9]] = True
+            gone = np.add.reduceat(removed.astype(np.int64), bounds[:-1])
+            return np.array(
+                [c.nearest(len(c.alive) - g) for c, g in zip(self.candidates, gone, strict=True)],
+                dtype=np.int64,
+            )
+
+        return counts
+
+    # Counts to classes
+
+    def keep(self, counts: Counts) -> Mask:
+        """Return the kept classes, shape ``(classes,)``; no tensor axis is left empty."""
+        keep = self._keep.copy()
+        for candidate, count in zip(self.candidates, counts, strict=True):
+            keep[candidate.alive[: len(candidate.alive) - count]] = False
+        keep |= self._fixed
+        self._refill(keep)
+        return keep
+
+    def _refill(self, keep: Mask) -> None:
+        """Give each tensor axis that lost everything its most important class back."""
+        flat, starts, _ = self.channels.unique_axes
+        ends = [*starts[1:], len(flat)]
+        rank = np.zeros(len(keep))
+        for candidate in self.candidates:
+            rank[candidate.alive] = candidate.scores
+        while len(empty := np.flatnonzero(self.channels.lengths(keep) == 0)):
+            axis = flat[starts[empty[0]] : ends[empty[0]]]
+            alive = axis[self._keep[axis]]
+            keep[alive[np.argmax(rank[alive])]] = True
+
+    # A cost target
+
+    def towards(
+        self, target: float, cost: Callable[[Mask], int], counts: Callable[[float], Counts]
+    ) -> Counts:
+        """Return the counts whose cost is nearest to ``target``.
+
+        The caller has checked that the cost at strength 1 does not exceed the target.
+        """
+
+        def price(choice: Counts) -> int:
+            return cost(self.keep(choice))
+
+        low, high = 0.0, 1.0
+        above, below = counts(low), counts(high)
+        if price(above) <= target:
+            return above
+        for _ in range(_BISECTIONS):
+            middle = counts((low + high) / 2)
+            if np.array_equal(middle, above) or price(middle) > target:
+                low, above = (low + high) / 2, middle
+            else:
+                high, below = (low + high) / 2, middle
+            if np.array_equal(above, below):
+                break
+        return self._between(above, below, target, price)
+
+    def _between(
+        self, above: Counts, below: Counts, target: float, price: Callable[[Counts], int]
+    ) -> Counts:
+        """Move groups from the larger to the smaller counts, least loss first, to the nearest.
+
+        A group that would overshoot by itself moves through its allowed counts in between.
+        """
+        best, best_gap = above, abs(price(above) - target)
+        current = above.copy()
+        differ = [int(k) for k in np.flatnonzero(above != below)]
+        for index in sorted(differ, key=lambda k: self._loss(k, int(above[k]), int(below[k]))):
+            allowed = self.candidates[index].allowed
+            steps = allowed[(allowed >= below[index]) & (allowed < current[index])]
+            for step in steps[::-1]:
+                trial = current.copy()
+                trial[index] = step
+                cost = price(trial)
+                if abs(cost - target) < best_gap:
+                    best, best_gap = trial, abs(cost - target)
+                if cost < target:
+                    break
+                current = trial
+        return best
+
+    def _loss(self, index: int, before: int, after: int) -> float:
+        """Importance lost per class when a group shrinks."""
+        candidate = self.candidates[index]
+        total = len(candidate.alive)
+        lost = candidate.scores[total - before : total - after]
+        return float(np.abs(lost).mean()) if len(lost) else 0.0
