@@ -13,6 +13,8 @@ from irprune import __version__, report
 from irprune.cost import Cost
 from irprune.errors import CheckFailed, IrpruneError
 from irprune.evidence import prove_run, require_runner
+from irprune.feeds import Sizes, input_shapes, make_feeds
+from irprune.fingerprint import structure_hash
 from irprune.manager import METADATA_KEY, Hooks, run_passes
 from irprune.model import Model, load
 from irprune.options import resolve
@@ -20,7 +22,7 @@ from irprune.passbase import Context, Pass
 from irprune.pipeline import parse
 from irprune.plan import Plan
 from irprune.registry import load_pass
-from irprune.structure import structure_hash
+from irprune.shapes import infer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,22 +97,14 @@ def run(
     what was found) where the proof fails.
     """
     passes = resolve_pipeline(pipeline)
-    work = model.clone()
-    with _context(settings, model) as context:
+    with _work(settings, model) as (work, context):
         if verify:
             require_runner(context)
-        try:
-            run_passes(passes, work, context, hooks)
-            if work.pending is not None and not pending:
-                reason = "the pipeline selects channels but never removes them"
-                raise IrpruneError(reason, mend="add compact to the pipeline")
-            return _finish(work, context, verify)
-        except CheckFailed as error:
-            error.report = _summary(work, context)
-            raise
-        except IrpruneError as error:
-            error.file = error.file or model.provenance.path
-            raise
+        run_passes(passes, work, context, hooks)
+        if work.pending is not None and not pending:
+            reason = "the pipeline selects channels but never removes them"
+            raise IrpruneError(reason, mend="add compact to the pipeline")
+        return _finish(work, context, verify)
 
 
 def apply(
@@ -121,25 +115,20 @@ def apply(
     Reruns the plan's normalisation prefix and requires the structure that the plan was made on.
     Raises IrpruneError where it differs, CheckFailed where the proof fails.
     """
-    work = model.clone()
-    with _context(settings, model) as context:
+    prefix = resolve_pipeline(plan.base_pipeline) if plan.base_pipeline else ()
+    with _work(settings, model) as (work, context):
         if verify:
             require_runner(context)
-        run_passes(resolve(parse(plan.base_pipeline)) if plan.base_pipeline else (), work, context)
+        run_passes(prefix, work, context)
         if structure_hash(work.ir) != plan.base_structure:
             raise IrpruneError(
                 "the plan was made for another graph: ops, attributes, names or shapes differ",
-                file=model.provenance.path,
                 mend="apply it to another checkpoint of the same architecture and export",
             )
         work.base, work.pending = work.ir.clone(), plan
         run_passes([load_pass("compact")()], work, context)
         work.ir.metadata_props[METADATA_KEY] = plan.pipeline
-        try:
-            return _finish(work, context, verify)
-        except CheckFailed as error:
-            error.report = _summary(work, context)
-            raise
+        return _finish(work, context, verify)
 
 
 def inspect(
@@ -191,14 +180,14 @@ def bench(
     provider: str = "CPUExecutionProvider",
 ) -> Report:
     """Latency of model files on onnxruntime, interleaved; `ratio` is relative to the first."""
-    from irprune.feeds import make_feeds
-
     first = load(models[0])
     with _context(settings, first) as context:
         require_runner(context)
     from irprune.backends.ort.bench import OrtBencher, ratios
 
     feeds = make_feeds(first.ir, settings.shapes, settings.seed, settings.feeds)
+    sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+    settings.log(f"bench: {rounds} rounds of {len(models)} models on {sizes}")
     rows = OrtBencher().bench(
         models, feeds, rounds=rounds, warmup=warmup, threads=threads, provider=provider
     )
@@ -242,12 +231,27 @@ def _context(settings: Settings, original: Model) -> Iterator[Context]:
         yield context
 
 
-def _prepared(model: Model, settings: Settings, after: str) -> tuple[Model, Context]:
-    """A copy of the model after a pipeline, with the context that ran it."""
+@contextmanager
+def _work(settings: Settings, model: Model) -> Iterator[tuple[Model, Context]]:
+    """A copy of `model` with inferred shapes; errors name its file, failed checks hold a report."""
     work = model.clone()
     with _context(settings, model) as context:
-        if after:
-            run_passes(resolve_pipeline(after), work, replace(context, log=_silent))
+        try:
+            infer(work.ir)
+            input_shapes(work.ir, settings.shapes, settings.feeds or {}, Sizes())
+            yield work, context
+        except IrpruneError as error:
+            error.file = error.file or model.provenance.path
+            if type(error) is CheckFailed:
+                error.report = _summary(work, context)
+            raise
+
+
+def _prepared(model: Model, settings: Settings, after: str) -> tuple[Model, Context]:
+    """A copy of the model after a pipeline, with the context that ran it."""
+    passes = resolve_pipeline(after) if after else ()
+    with _work(settings, model) as (work, context):
+        run_passes(passes, work, replace(context, log=_silent))
     return work, context
 
 
@@ -275,14 +279,17 @@ def _plan(model: Model) -> Plan:
 
 def _summary(model: Model, context: Context) -> Report:
     """What the run did, fit for JSON."""
-    before = replace(model, ir=model.ir if model.base is None else model.base)
+    base = replace(model, ir=model.ir if model.base is None else model.base)
+    before, after = context.get(Cost(), base).full(), context.get(Cost(), model).full()
+    if model.pending is not None:
+        after = context.get(Cost(), model).of_plan(model.pending)
     return {
         "irprune": __version__,
         "model": report.identity(model),
         "pipeline": model.ir.metadata_props.get(METADATA_KEY, ""),
         "base_pipeline": model.base_pipeline,
         "seed": context.seed,
-        "before": context.get(Cost(), before).full().to_json(),
-        "after": context.get(Cost(), model).full().to_json(),
+        "before": before.to_json(),
+        "after": after.to_json(),
         **context.report,
     }

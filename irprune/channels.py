@@ -104,7 +104,7 @@ class Channels:
             yield value, classes
 
     def from_input(self, site: Site) -> Mask:
-        """Return which positions of a site are channels of a graph input, shape ``(positions,)``."""
+        """Return which positions of a site are graph-input channels, shape ``(positions,)``."""
         labels = self.walk.labels[site.value][site.axis]
         assert labels is not None
         roots = self.walk.union_find.find(labels)

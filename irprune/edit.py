@@ -1,4 +1,4 @@
-"""What rule rewrites use: kept positions of each axis, and safe edits of attributes and constants."""
+"""What rule rewrites use: kept positions, and safe edits of attributes and constants."""
 
 from __future__ import annotations
 

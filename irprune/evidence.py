@@ -63,7 +63,8 @@ def _link(
 
     proof = prove(left, right, plan, context)
     rows.append({"claim": claim, **proof.to_json()})
-    context.log(f"proof: {claim}: {proof.verdict}")
+    sizes = ", ".join(f"{name} {feed['shape']}" for name, feed in proof.feeds.items())
+    context.log(f"proof: {claim}: {proof.verdict}" + (f" on {sizes}" if sizes else ""))
     require(claim, proof)
 
 

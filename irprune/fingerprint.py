@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from typing import Any
 
 import onnx_ir as ir
+
+_STRUCTURAL = (ir.DataType.INT64, ir.DataType.BOOL)
 
 
 def structure_hash(model: ir.Model) -> str:
@@ -14,8 +18,50 @@ def structure_hash(model: ir.Model) -> str:
     tensors do, since they are shapes, axes, indices and conditions.
     """
     digest = hashlib.sha256()
-    for domain, version in sorted(model.opset_imports.items()):
-        digest.update(f"opset {domain} {version}\n".encode())
-    for line in _graph(model.graph):
-        digest.update(f"{line}\n".encode())
+    for fact in (sorted(model.opset_imports.items()), *_graph(model.graph)):
+        digest.update(f"{fact!r}\n".encode())
     return digest.hexdigest()
+
+
+def _graph(graph: ir.Graph) -> Iterator[tuple[Any, ...]]:
+    for value in graph.inputs:
+        yield ("input", *_value(value))
+    for name, value in sorted(graph.initializers.items()):
+        yield ("initializer", name, _tensor(value.const_value))
+    for node in graph:
+        inputs = [None if value is None else value.name for value in node.inputs]
+        outputs = [_value(value) for value in node.outputs]
+        yield ("node", node.domain, node.op_type, node.name, inputs, outputs)
+        for name, attribute in sorted(node.attributes.items()):
+            yield ("attribute", name, attribute.type.name, *_attribute(attribute))
+    for value in graph.outputs:
+        yield ("output", *_value(value))
+
+
+def _value(value: ir.Value) -> tuple[Any, ...]:
+    dtype = None if value.dtype is None else value.dtype.name
+    dims = None
+    if value.shape is not None:
+        dims = [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+    return value.name, dtype, dims
+
+
+def _tensor(tensor: ir.TensorProtocol | None) -> tuple[Any, ...]:
+    if tensor is None:
+        return ()
+    numbers = hashlib.sha256(tensor.tobytes()).hexdigest() if tensor.dtype in _STRUCTURAL else ""
+    return tensor.dtype.name, list(tensor.shape), numbers
+
+
+def _attribute(attribute: ir.Attr) -> Iterator[Any]:
+    if attribute.type == ir.AttributeType.TENSOR:
+        yield _tensor(attribute.as_tensor())
+    elif attribute.type == ir.AttributeType.TENSORS:
+        yield from map(_tensor, attribute.as_tensors())
+    elif attribute.type == ir.AttributeType.GRAPH:
+        yield from _graph(attribute.as_graph())
+    elif attribute.type == ir.AttributeType.GRAPHS:
+        for graph in attribute.as_graphs():
+            yield from _graph(graph)
+    else:
+        yield str(attribute.value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,21 +74,18 @@ def coupled_groups(channels: Channels) -> list[Group]:
         np.add.at(signature, site.classes, number)
     signature[0] = 0
     classes = np.flatnonzero(signature)
-    if not len(classes):
-        return []
-    _, first, inverse = np.unique(signature[classes], return_index=True, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    members = np.split(classes[order], np.cumsum(np.bincount(inverse))[:-1])
-    position = {int(classes[first[k]]): k for k in range(len(members))}
-    return list(_ordered(members, position, sites))
-
-
-def _ordered(members: list[Labels], position: dict[int, int], sites: list[Site]) -> Iterator[Group]:
-    """Yield the groups in the order of their first producer, with the producers they touch."""
+    _, inverse = np.unique(signature[classes], return_inverse=True)
+    members = np.split(
+        classes[np.argsort(inverse, kind="stable")], np.cumsum(np.bincount(inverse))[:-1]
+    )
+    group_of = np.full(channels.count, -1, np.int64)
+    group_of[classes] = inverse
     touched: dict[int, list[Site]] = {}
     for site in sites:
-        present = np.unique(site.classes)
-        for representative in present[np.isin(present, list(position))]:
-            touched.setdefault(position[int(representative)], []).append(site)
-    for index, (number, producers) in enumerate(touched.items()):
-        yield Group(index, members[number], tuple(producers))
+        for number in np.unique(group_of[site.classes]):
+            if number >= 0:
+                touched.setdefault(int(number), []).append(site)
+    return [
+        Group(index, members[number], tuple(producers))
+        for index, (number, producers) in enumerate(touched.items())
+    ]

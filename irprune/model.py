@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
-import onnx_ir as ir
+import onnx_ir
 from google.protobuf.message import DecodeError
 
 from irprune.atomic import replacing
@@ -38,9 +38,9 @@ class Provenance:
 class Model:
     """The graph under compilation and what is known about it."""
 
-    ir: ir.Model
+    ir: onnx_ir.Model
     provenance: Provenance
-    base: ir.Model | None = None
+    base: onnx_ir.Model | None = None
     """The graph that the plan refers to: the input after normalisation."""
     base_pipeline: str = ""
     """Canonical text of the passes that made the base from the input."""
@@ -54,15 +54,15 @@ class Model:
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto, name: str = "model") -> Model:
         """Take an ONNX protobuf in memory; IrpruneError where it is not a usable graph."""
-        return cls._from_ir(ir.serde.deserialize_model(proto), Provenance(name))
+        return cls._from_ir(onnx_ir.serde.deserialize_model(proto), Provenance(name))
 
     @classmethod
-    def from_ir(cls, model: ir.Model, name: str = "model") -> Model:
+    def from_ir(cls, model: onnx_ir.Model, name: str = "model") -> Model:
         """Take an onnx-ir model in memory; it is copied, weights are shared."""
         return cls._from_ir(model.clone(), Provenance(name))
 
     @classmethod
-    def _from_ir(cls, model: ir.Model, provenance: Provenance) -> Model:
+    def _from_ir(cls, model: onnx_ir.Model, provenance: Provenance) -> Model:
         listed = tuple(v.name or "" for v in model.graph.inputs if v.is_initializer())
         if listed:
             real = [v for v in model.graph.inputs if not v.is_initializer()]
@@ -97,10 +97,10 @@ class Model:
             if external or size > _PROTOBUF_LIMIT:
                 _save_external(self.ir, path)
             else:
-                _write(ir.serde.serialize_model(self.ir), path)
+                _write(onnx_ir.serde.serialize_model(self.ir), path)
 
 
-def save(model: ir.Model, path: Path | str) -> None:
+def save(model: onnx_ir.Model, path: Path | str) -> None:
     """Write a bare graph to a file, atomically, weights inside where one protobuf holds them."""
     Model(model, Provenance("model")).save(path)
 
@@ -131,15 +131,15 @@ def load(path: Path | str) -> Model:
         raise IrpruneError("the graph is empty", file=path, mend="export the model again")
     _check_tensors(proto.graph, path)
     try:
-        model = ir.serde.deserialize_model(proto)
+        model = onnx_ir.serde.deserialize_model(proto)
     except Exception as error:  # onnx-ir raises many kinds for what a stranger may send
         raise IrpruneError(f"not a usable ONNX graph: {error}", file=path) from error
     if external:
-        ir.external_data.set_base_dir(model.graph, path.parent)
+        onnx_ir.external_data.set_base_dir(model.graph, path.parent)
     return Model._from_ir(model, Provenance(path.stem, path, digest.hexdigest(), external))
 
 
-def check_graph(graph: ir.Graph, path: Path | None = None) -> None:
+def check_graph(graph: onnx_ir.Graph, path: Path | None = None) -> None:
     """Raise IrpruneError unless each node's inputs exist and no cycle joins them."""
     if not len(graph):
         raise IrpruneError("the graph is empty", file=path, mend="export the model again")
@@ -228,7 +228,7 @@ def _check_tensors(graph: onnx.GraphProto, path: Path) -> None:
         if not tensor.HasField("raw_data"):
             continue
         try:
-            dtype = ir.DataType(tensor.data_type)
+            dtype = onnx_ir.DataType(tensor.data_type)
             expected = dtype.itemsize
         except (ValueError, TypeError, KeyError) as error:
             raise IrpruneError(
@@ -245,14 +245,14 @@ def _check_tensors(graph: onnx.GraphProto, path: Path) -> None:
             )
 
 
-def _tensors(graph: ir.Graph) -> Iterable[ir.TensorProtocol]:
+def _tensors(graph: onnx_ir.Graph) -> Iterable[onnx_ir.TensorProtocol]:
     return [v.const_value for v in graph.initializers.values() if v.const_value is not None]
 
 
 class _listed:
     """While it lasts, the named initializers are graph inputs too, as the file had them."""
 
-    def __init__(self, graph: ir.Graph, names: tuple[str, ...]) -> None:
+    def __init__(self, graph: onnx_ir.Graph, names: tuple[str, ...]) -> None:
         self.graph = graph
         self.extra = [graph.initializers[n] for n in names if n in graph.initializers]
         self.inputs = list(graph.inputs)
@@ -271,15 +271,15 @@ def _write(proto: onnx.ModelProto, path: Path) -> None:
         temporary.write_bytes(data)
 
 
-def _save_external(model: ir.Model, path: Path) -> None:
+def _save_external(model: onnx_ir.Model, path: Path) -> None:
     """Write weights to ``<path>.data`` (onnx-ir replaces it atomically), then the graph."""
     location = f"{path.name}.data"
     kept = {v: v.const_value for v in model.graph.initializers.values()}
     try:
-        moved = ir.external_data.unload_from_model(
+        moved = onnx_ir.external_data.unload_from_model(
             model, path.parent, location, size_threshold_bytes=_EXTERNAL_THRESHOLD
         )
-        _write(ir.serde.serialize_model(moved), path)
+        _write(onnx_ir.serde.serialize_model(moved), path)
     except OSError as error:
         raise IrpruneError(f"cannot write: {error.strerror}", file=path) from error
     finally:

@@ -137,7 +137,10 @@ class _Sites:
 
     def distinct(self) -> Iterable[Site]:
         sites = [*self.channels.producers, *self.channels.contractions]
-        return {(site.value, site.axis): site for site in reversed(sites)}.values()
+        found: dict[tuple[ir.Value, int], Site] = {}
+        for site in sites:
+            found.setdefault((site.value, site.axis), site)
+        return found.values()
 
     def row(self, site: Site) -> Report:
         stuck = site.classes == 0

@@ -60,7 +60,7 @@ def infer(model: ir.Model) -> None:
     """
     proto = inferred(model)
     infos = {info.name: info.type for info in proto.graph.value_info}
-    declared = {v for v in model.graph.outputs}
+    declared = set(model.graph.outputs)
     for node in model.graph:
         for value in node.outputs:
             info = infos.get(value.name or "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import onnx
@@ -34,30 +33,6 @@ def check(model: Model, context: Context) -> None:
         reason = str(error).strip().splitlines()[0]
         raise IrpruneError(f"onnx.checker rejects the graph: {reason}") from error
     _shapes_agree(model.ir.graph, proto)
-
-
-def structure_hash(model: ir.Model) -> str:
-    """Return a hash of ops, attributes, names and shapes, not of weights.
-
-    Two checkpoints of one architecture have the same hash; constants that shape the graph
-    (integers) count, floating-point weights only by dtype and shape.
-    """
-    digest = hashlib.sha256()
-    graph = model.graph
-    for value in graph.initializers.values():
-        digest.update(f"{value.name}:{value.dtype}:{dims_of(value)}\n".encode())
-        tensor = value.const_value
-        if tensor is not None and not tensor.dtype.is_floating_point():
-            digest.update(tensor.tobytes())
-    for value in (*graph.inputs, *graph.outputs):
-        digest.update(f"{value.name}:{value.dtype}:{dims_of(value)}\n".encode())
-    for node in graph:
-        attributes = sorted((k, str(a.value)) for k, a in node.attributes.items())
-        inputs = [v.name if v is not None else "" for v in node.inputs]
-        outputs = [v.name for v in node.outputs]
-        line = f"{node.domain}.{node.op_type} {node.name} {inputs} {outputs} {attributes}\n"
-        digest.update(line.encode())
-    return digest.hexdigest()
 
 
 def _unique_names(graph: ir.Graph) -> None:

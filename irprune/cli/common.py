@@ -156,10 +156,11 @@ def read_feeds(path: Path | None) -> dict[str, np.ndarray] | None:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
-            return {name: archive[name] for name in archive.files}
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise ValueError("a single array")
+        with found:
+            return {name: found[name] for name in found.files}
     except OSError as error:
         raise IrpruneError(error.strerror or str(error), file=path) from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -55,10 +55,13 @@ def _axis(row: dict[str, Any]) -> str:
     if "index" in row:
         head = f"{head}, position {row['index']}"
     if row["classes"] == 0:
-        return f"{head}: pinned, because it {row['reason']}"
-    lines = [f"{head}: {row['size']} positions, {row['classes']} classes, {row['pinned']} pinned"]
+        return f"{head}: pinned: {row['reason']}"
+    lines = [head]
+    if "index" not in row:
+        counts = (row["size"], row["classes"], row["pinned"])
+        lines = ["{}: {} positions, {} classes, {} pinned".format(head, *counts)]
     if row["pinned"]:
-        lines.append(f"  pinned because it {row['reason']}")
+        lines.append(f"  pinned: {row['reason']}")
     coupled = [
         [f"{other['tensor']}[{other['axis']}]", _positions(other["positions"])]
         for other in row["coupled"]

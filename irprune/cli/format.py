@@ -55,5 +55,8 @@ def summary(report: dict[str, Any]) -> str:
 
 
 def proof_line(proof: dict[str, Any]) -> str:
-    """One line on a proof: claim, verdict and the largest relative error."""
-    return f"{proof['verdict']}: {proof['claim']} (max error {proof['max_error']:.1e})"
+    """One line on a proof: verdict, claim, and what it stands on."""
+    if proof["verdict"] != "proved":
+        return f"{proof['verdict']}: {proof['claim']}: {proof['reason']}"
+    facts = f"{proof['compared']} activations, {proof['seeds']} sample inputs"
+    return f"proved: {proof['claim']} ({facts}, largest error {proof['max_error']:.1e})"

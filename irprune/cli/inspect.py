@@ -78,7 +78,7 @@ def _text(facts: dict[str, Any], limit: int | None) -> str:
             "",
             _section("coupled groups", ["name", "classes", "made by"], groups, limit),
             "",
-            _section("pinned axes", ["axis", "pinned", "because it"], pinned, limit),
+            _section("pinned axes", ["axis", "pinned", "reason"], pinned, limit),
         ]
     )
 

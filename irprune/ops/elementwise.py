@@ -46,7 +46,7 @@ class Elementwise(Rule):
         *("Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh"),
         *("Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"),
         # several operands, broadcast against each other
-        *("Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "CastLike", "Clip"),
+        *("Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Clip"),
         *("Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min"),
         *("Mod", "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor"),
     )
@@ -59,16 +59,14 @@ class Elementwise(Rule):
         walk.set(node.outputs[0], broadcast(walk, operands))
 
 
-class Dropout(Rule):
-    """The identity at inference; its second output is a mask of the same shape."""
+class PassThrough(Rule):
+    """Every output has the shape of input 0: Dropout's mask too; CastLike reads only a type."""
 
-    ops = ("Dropout",)
+    ops = ("CastLike", "Dropout")
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
-        data = node.inputs[0]
-        assert data is not None
         for output in node.outputs:
-            walk.set(output, walk.axes(data))
+            walk.set(output, walk.axes(node.inputs[0]))
 
 
-RULES = (Elementwise(), Dropout())
+RULES = (Elementwise(), PassThrough())

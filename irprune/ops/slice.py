@@ -130,9 +130,10 @@ class Split(Rule):
         if labels is not None and (len(known) < len(lengths) or sum(known) != len(labels)):
             walk.pin_node(node, "the split sizes are unknown")
             return
-        bounds = np.cumsum(known[:-1]) if labels is not None else []
         parts: list[Axis] = (
-            [None] * len(lengths) if labels is None else list(np.split(labels, bounds))
+            [None] * len(lengths)
+            if labels is None
+            else list(np.split(labels, np.cumsum(known[:-1])))
         )
         for output, part in zip(node.outputs, parts, strict=True):
             walk.set(output, [*axes[:split], part, *axes[split + 1 :]])

@@ -1,0 +1,141 @@
+"""Adding constants to what a convolution or matrix product computes."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from irprune.facts.sums import Linear
+from irprune.walk import constant_of, dims_of
+
+Sums = npt.NDArray[np.float64]
+
+
+def private(value: ir.Value | None) -> bool:
+    """Return whether a value is an initializer that one node alone reads."""
+    return (
+        value is not None
+        and constant_of(value) is not None
+        and len(value.uses()) == 1
+        and not value.is_graph_output()
+    )
+
+
+def store(value: ir.Value, array: npt.NDArray[np.generic]) -> None:
+    """Replace the numbers of an initializer; the name and dtype stay, the shape may change."""
+    assert value.const_value is not None
+    dtype = value.const_value.dtype
+    value.const_value = ir.Tensor(array.astype(dtype.numpy()), dtype=dtype, name=value.name)
+    value.shape = ir.Shape(array.shape)
+
+
+def takes_bias(linear: Linear) -> bool:
+    """Return whether `Biases.add` can add a constant per output channel to the node's result."""
+    node = linear.node
+    if linear.data != 0 or linear.output_axis is None:
+        return False
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if node.op_type == "MatMul" or bias is None:
+        return True
+    array = constant_of(bias)
+    if array is None or node.attributes.get_float("beta", 1.0) == 0:
+        return False
+    return array.size in (1, _channels(linear)) and (array.ndim < 2 or array.shape[0] == 1)
+
+
+def _channels(linear: Linear) -> int:
+    dims = dims_of(linear.node.outputs[0])
+    assert dims is not None and linear.output_axis is not None
+    length = dims[linear.output_axis]
+    assert isinstance(length, int)
+    return length
+
+
+class Biases:
+    """Adds constants to the results of nodes of a graph, in place.
+
+    A value that no longer holds what it held gets another name.
+    """
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self._names = {v.name for v in (*graph.inputs, *graph.initializers.values())}
+        for node in graph.all_nodes():
+            self._names.update((node.name, *(v.name for v in node.outputs)))
+
+    def add(self, linear: Linear, sums: Sums) -> None:
+        """Add ``sums``, one number per output channel, to the node's result."""
+        node = linear.node
+        if node.op_type == "MatMul":
+            self._add_after(node, sums)
+            return
+        sums = sums / node.attributes.get_float("beta", 1.0) if node.op_type == "Gemm" else sums
+        old = node.inputs[2] if len(node.inputs) > 2 else None
+        self._replace(node, 2, old, sums)
+
+    def _replace(self, node: ir.Node, index: int, old: ir.Value | None, sums: Sums) -> None:
+        """Feed an input with its old numbers plus ``sums``."""
+        array = constant_of(old)
+        numbers = sums if array is None else array.astype(np.float64) + sums
+        if old is not None and private(old):
+            store(old, numbers)
+            return
+        if len(node.inputs) <= index:
+            node.resize_inputs(index + 1)
+        node.replace_input_with(index, self._initializer(node, numbers))
+
+    def _add_after(self, node: ir.Node, sums: Sums) -> None:
+        """Add to a MatMul's result: in the Add that follows it, or in a new one."""
+        result = node.outputs[0]
+        name = result.name
+        found = _following_constant(result, len(sums))
+        if found is not None:
+            add, index = found
+            self._replace(add, index, add.inputs[index], sums)
+        else:
+            operands = [result, self._initializer(node, sums)]
+            add = ir.node("Add", operands, name=self._unique(f"{node.name}_add"))
+            self.graph.insert_after(node, add)
+            total = add.outputs[0]
+            total.type, total.shape = result.type, result.shape
+            result.replace_all_uses_with(total, replace_graph_outputs=True)
+            add.replace_input_with(0, result)
+            total.name = name
+        result.name = self._unique(f"{name}_product")
+
+    def _initializer(self, node: ir.Node, numbers: Sums) -> ir.Value:
+        """Return a new initializer in the dtype of the node's result."""
+        dtype = node.outputs[0].dtype
+        assert dtype is not None
+        name = self._unique(f"{node.name}_bias")
+        tensor = ir.Tensor(numbers.astype(dtype.numpy()), dtype=dtype, name=name)
+        value = ir.Value(
+            name=name,
+            shape=ir.Shape(numbers.shape),
+            type=ir.TensorType(dtype),
+            const_value=tensor,
+        )
+        self.graph.register_initializer(value)
+        return value
+
+    def _unique(self, stem: str) -> str:
+        name, count = stem, 1
+        while name in self._names:
+            count += 1
+            name = f"{stem}_{count}"
+        self._names.add(name)
+        return name
+
+
+def _following_constant(value: ir.Value, channels: int) -> tuple[ir.Node, int] | None:
+    """Return the only consumer, an Add of a constant per channel, and that constant's input."""
+    uses = list(value.uses())
+    if len(uses) != 1 or value.is_graph_output() or uses[0].node.op_type != "Add":
+        return None
+    node, index = uses[0].node, 1 - uses[0].idx
+    array, rank = constant_of(node.inputs[index]), len(value.shape or ())
+    if array is None or array.ndim == 0 or array.ndim > rank or "axis" in node.attributes:
+        return None
+    fits = array.shape[-1] == array.size == channels
+    return (node, index) if fits else None

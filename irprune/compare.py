@@ -1,0 +1,218 @@
+"""Runs a masked reference, a pruned graph and its mutants on the same inputs, and compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from irprune.agreement import take
+from irprune.errors import IrpruneError
+from irprune.feeds import LADDER, Sizes, graph_inputs, make_feeds, open_inputs
+from irprune.mutants import Mutant, choose_mutants
+from irprune.probe import (
+    Activation,
+    Kind,
+    common_activations,
+    has_half,
+    promote,
+    widened,
+    write_probe,
+)
+from irprune.protocols import RunnerCrashed, RunnerError
+from irprune.reference import masked_reference
+from irprune.walk import constant_of, dims_of
+
+if TYPE_CHECKING:
+    from irprune.passbase import Context
+    from irprune.plan import Plan
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+
+MAX_TIPPED = 1e-3
+"""Share of the integers made from floating-point numbers that rounding may change."""
+
+_CHUNK_ELEMENTS = 1 << 27
+
+
+class Unfinished(Exception):
+    """The pruned graph could not be run, or a child process died."""
+
+
+@dataclass
+class Errors:
+    """The largest error so far, and the first activation beyond the bound."""
+
+    tolerance: float
+    largest: float = 0.0
+    worst: str | None = None
+    first: str | None = None
+
+    def note(self, name: str, error: float) -> None:
+        """Count the error of one activation."""
+        if self.worst is None or error > self.largest:
+            self.largest, self.worst = error, name
+        if self.first is None and error > self.tolerance:
+            self.first = name
+
+    @property
+    def beyond(self) -> bool:
+        """Whether an activation is beyond the bound."""
+        return self.first is not None
+
+
+class Comparison:
+    """The masked reference and the pruned graph as files that expose what both compute.
+
+    `folder` takes the files. Raises IrpruneError where the user's feeds do not fit the base, or
+    the runner can run it with none of the sizes tried.
+    """
+
+    def __init__(
+        self, base: ir.Model, pruned: ir.Model, plan: Plan, context: Context, folder: Path
+    ) -> None:
+        assert context.runner is not None
+        self._runner = context.runner()
+        self._base, self._context = base, context
+        self._half = has_half(base) or has_half(pruned)
+        self._files = folder / "reference.onnx", folder / "pruned.onnx"
+        reference, pruned = masked_reference(base, plan), pruned.clone()
+        if self._half:
+            promote(reference)
+            promote(pruned)
+        self.activations = common_activations(reference.graph, pruned.graph, plan.axes)
+        self.mutants = choose_mutants(pruned.graph, plan)
+        self._weights = pruned.graph.initializers
+        names = [activation.name for activation in self.activations]
+        write_probe(reference, self._files[0], names)
+        write_probe(pruned, self._files[1], names, [mutant.weight for mutant in self.mutants])
+        self._sizes = self._runnable_sizes()
+
+    def distinct_feeds(self, seeds: int) -> int:
+        """Return how many of `seeds` sample inputs differ: one where the user gave all inputs."""
+        given = self._context.feeds or {}
+        names = [value.name for value in graph_inputs(self._base.graph)]
+        return 1 if all(name in given for name in names) else seeds
+
+    def feeds(self, seed: int) -> Arrays:
+        """Return the sample inputs number `seed`, each in another range."""
+        return self._feeds(seed, self._sizes)
+
+    def run(self, feeds: Arrays, errors: Errors, mutants: Mapping[Mutant, Errors]) -> None:
+        """Note the error of every activation of the pruned graph, and of the mutants given.
+
+        A mutant is left alone once it is beyond the bound. Raises Unfinished.
+        """
+        feeds = widened(feeds) if self._half else feeds
+        for chunk in self._chunks(feeds):
+            names = [activation.name for activation in chunk]
+            kept = self._run_reference(feeds, names)
+            for activation in chunk:
+                kept[activation.name] = take(kept[activation.name], activation.masks)
+            self._compare(feeds, chunk, kept, errors)
+            for mutant, found in mutants.items():
+                if errors.beyond or found.beyond:
+                    continue
+                weight = constant_of(self._weights[mutant.weight])
+                assert weight is not None
+                changed = {**feeds, mutant.weight: mutant.apply(weight)}
+                self._compare(changed, chunk, kept, found)
+
+    def _compare(
+        self, feeds: Arrays, chunk: Sequence[Activation], kept: Arrays, errors: Errors
+    ) -> None:
+        try:
+            got = self._runner.run(self._files[1], feeds, [a.name for a in chunk])
+        except RunnerError as error:
+            raise Unfinished(f"the pruned model does not run: {error.reason}") from error
+        for activation in chunk:
+            name = activation.name
+            errors.note(name, difference(got.pop(name), kept[name], activation.kind))
+
+    def _run_reference(self, feeds: Arrays, names: Sequence[str]) -> Arrays:
+        try:
+            return self._runner.run(self._files[0], feeds, names)
+        except RunnerCrashed as error:
+            raise Unfinished(f"the masked base does not run: {error.reason}") from error
+        except RunnerError as error:
+            raise IrpruneError(
+                f"the base cannot be run, so nothing can be proved: {error.reason}",
+                mend="models with custom ops or unsupported types cannot be proved; sizes and "
+                "inputs can be given with --shape and --inputs",
+            ) from error
+
+    def _runnable_sizes(self) -> Sizes:
+        """Return the first sizes for open axes that the base runs with."""
+        given = {*self._context.shapes, *(self._context.feeds or {})}
+        outputs = [value.name or "" for value in self._base.graph.outputs]
+        for sizes in LADDER if open_inputs(self._base.graph) - given else ():
+            feeds = self._feeds(0, sizes)
+            try:
+                self._run_reference(widened(feeds) if self._half else feeds, outputs)
+            except IrpruneError:
+                continue
+            return sizes
+        return Sizes()
+
+    def _feeds(self, seed: int, sizes: Sizes) -> Arrays:
+        context = self._context
+        return make_feeds(
+            self._base, context.shapes, context.seed + seed, context.feeds, seed, sizes
+        )
+
+    def _chunks(self, feeds: Arrays) -> Iterator[list[Activation]]:
+        """Cut the activations into parts that fit into memory."""
+        inputs = [(dims_of(v) or (), feeds[v.name or ""]) for v in graph_inputs(self._base.graph)]
+        symbols = {
+            dim: length
+            for dims, array in inputs
+            for dim, length in zip(dims, array.shape, strict=False)
+            if isinstance(dim, str)
+        }
+        chunk: list[Activation] = []
+        elements = 0
+        for activation in self.activations:
+            elements += activation.elements(symbols)
+            if chunk and elements > _CHUNK_ELEMENTS:
+                yield chunk
+                chunk, elements = [], activation.elements(symbols)
+            chunk.append(activation)
+        yield chunk
+
+
+def difference(got: Array, want: Array, kind: Kind) -> float:
+    """Return the relative error of an activation: 0 for equal ones, infinite beyond comparison."""
+    if got.shape != want.shape or got.dtype != want.dtype:
+        return np.inf
+    if kind is Kind.FLOAT:
+        return relative_error(got, want)
+    tipped = int(np.count_nonzero(got != want))
+    return 0.0 if tipped <= (MAX_TIPPED * want.size if kind is Kind.ROUNDED else 0) else np.inf
+
+
+def relative_error(got: Array, want: Array) -> float:
+    """Return ``max|got - want| / max|want|`` over the finite positions, arrays of equal shape.
+
+    Infinite where the two are not infinite or NaN at the same positions, or where `want` is zero
+    everywhere and `got` is not.
+    """
+    if not want.size:
+        return 0.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        largest = float(np.abs(got - want).max())
+        if not np.isfinite(largest):
+            finite = np.isfinite(want)
+            if not np.array_equal(got[~finite], want[~finite], equal_nan=True):
+                return np.inf
+            got, want = got[finite], want[finite]
+            largest = float(np.abs(got - want).max(initial=0))
+    if largest == 0:
+        return 0.0
+    scale = float(np.abs(want).max())
+    return largest / scale if np.isfinite(largest) and scale else np.inf

@@ -1,0 +1,188 @@
+"""The proof that a pruned graph computes what its base computes with dropped channels masked.
+
+What must agree exactly (interface, shapes, weights, attributes) is compared first. Then both the
+pruned graph and the masked reference run on the same sample inputs, and every activation that
+both name must agree at its kept positions: ``max|a - b| / max|b|`` of each stays within a bound,
+1e-4 by default (order of additions explains about 1e-6). Infinite and NaN positions must be the
+same. float16 and bfloat16 graphs are both widened to float32, so the same bound holds for them.
+Integers and booleans must be equal; where they are made from floating-point numbers, rounding may
+tip at most one in a thousand. Last, the same comparison must reject mutants of the pruned graph
+in which two channels of one weight are swapped: a proof that cannot do that is inconclusive.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from irprune import agreement
+from irprune.compare import Comparison, Errors, Unfinished
+from irprune.errors import IrpruneError
+from irprune.feeds import describe_feeds
+from irprune.reference import check_plan
+from irprune.shapes import infer
+from irprune.walk import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx_ir as ir
+
+    from irprune.mutants import Mutant
+    from irprune.passbase import Context
+    from irprune.plan import Plan
+
+Verdict = Literal["proved", "failed", "inconclusive"]
+
+_RANDOM = frozenset(
+    ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform")
+) | {"RandomUniformLike"}
+
+
+@dataclass(frozen=True)
+class MutantResult:
+    """What the comparison said about a mutant; `error` is its largest relative error."""
+
+    weight: str
+    axis: int
+    swapped: tuple[int, int]
+    error: float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The verdict and what it stands on.
+
+    `max_error` is the largest relative error of any activation and `worst` its name; infinite
+    where shapes, exact values or NaN positions differ, None where nothing was run. `compared`
+    counts activations, `seeds` the sample inputs, and `feeds` describes these by input name.
+    """
+
+    verdict: Verdict
+    reason: str
+    tolerance: float
+    max_error: float | None = None
+    worst: str | None = None
+    compared: int = 0
+    seeds: int = 0
+    feeds: dict[str, dict[str, Any]] = field(default_factory=dict)
+    mutants: tuple[MutantResult, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields fit for JSON; errors that are not finite become None."""
+        data = asdict(self)
+        data["max_error"] = _finite(self.max_error)
+        data["mutants"] = [asdict(m) | {"error": _finite(m.error)} for m in self.mutants]
+        return data
+
+    def __str__(self) -> str:
+        return f"{self.verdict}: {self.reason}"
+
+
+def _finite(error: float | None) -> float | None:
+    return error if error is not None and math.isfinite(error) else None
+
+
+def prove(
+    base: ir.Model,
+    pruned: ir.Model,
+    plan: Plan,
+    context: Context,
+    *,
+    seeds: int = 3,
+    tolerance: float = 1e-4,
+) -> Proof:
+    """Compare `pruned` with `base` masked by `plan`; neither is changed.
+
+    An empty plan claims that both compute the same function, whatever their weights.
+
+    Raises:
+        IrpruneError: the plan does not fit the base, no runner is given, the feeds do not fit,
+            or the runner cannot run the base.
+    """
+    if context.runner is None:
+        raise IrpruneError(
+            "the proof needs onnxruntime, which is not installed",
+            mend='install "irprune[cpu]" or "irprune[gpu]"',
+        )
+    check_plan(base, plan)
+    problems = list(agreement.interface(base, pruned))
+    base = _shaped(base) if plan else base
+    try:
+        pruned = _shaped(pruned)
+    except IrpruneError as error:
+        problems.append(f"the pruned model is malformed: {error.reason}")
+    if plan:
+        for check in (agreement.shapes, agreement.weights, agreement.nodes):
+            problems += check(base, pruned, plan)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        return Proof("failed", problems[0] + more, tolerance)
+    for node in base.graph:
+        if node.op_type in _RANDOM:
+            return Proof("inconclusive", f"{describe(node)} draws random numbers", tolerance)
+    with tempfile.TemporaryDirectory(prefix="irprune-proof-") as folder:
+        try:
+            comparison = Comparison(base, pruned, plan, context, Path(folder))
+            return _numbers(comparison, base, seeds, tolerance)
+        except Unfinished as failure:
+            return Proof("failed", str(failure), tolerance)
+
+
+def _shaped(model: ir.Model) -> ir.Model:
+    """Return the model with inferred shapes where it states none; IrpruneError on a conflict."""
+    if all(value.shape is not None for node in model.graph for value in node.outputs):
+        return model
+    model = model.clone()
+    infer(model)
+    return model
+
+
+def _numbers(comparison: Comparison, base: ir.Model, seeds: int, tolerance: float) -> Proof:
+    """Compare on up to `seeds` sample inputs; one that the user gave whole is not repeated."""
+    errors = Errors(tolerance)
+    mutants = {mutant: Errors(tolerance) for mutant in comparison.mutants}
+    used = comparison.distinct_feeds(seeds)
+    for seed in range(used):
+        feeds = comparison.feeds(seed)
+        comparison.run(feeds, errors, mutants if seed == 0 else {})
+        if errors.beyond:
+            used = seed + 1
+            break
+    verdict, reason = _verdict(errors, mutants, len(comparison.activations), used)
+    return Proof(
+        verdict,
+        reason,
+        tolerance,
+        errors.largest,
+        errors.worst,
+        len(comparison.activations),
+        used,
+        describe_feeds(base, feeds),
+        tuple(MutantResult(m.weight, m.axis, m.swapped, e.largest) for m, e in mutants.items()),
+    )
+
+
+def _verdict(
+    errors: Errors, mutants: Mapping[Mutant, Errors], compared: int, seeds: int
+) -> tuple[Verdict, str]:
+    bound = f"the bound is {errors.tolerance:.0e}"
+    if errors.beyond:
+        first = f"first at {errors.first}, " if errors.first != errors.worst else ""
+        return "failed", f"{errors.worst} is off by {errors.largest:.1e} ({first}{bound})"
+    if not mutants:
+        return "inconclusive", "the model has no floating-point weight to swap channels of"
+    for mutant, found in mutants.items():
+        if not found.beyond:
+            return "inconclusive", (
+                f"swapping positions {mutant.swapped[0]} and {mutant.swapped[1]} on axis "
+                f"{mutant.axis} of {mutant.weight} changes activations by {found.largest:.1e} "
+                f"only ({bound}), so mistakes could go unnoticed"
+            )
+    return "proved", (
+        f"{compared} activations agree within {errors.largest:.1e} on {seeds} sample inputs, "
+        f"{len(mutants)} mutants are rejected"
+    )

@@ -1,0 +1,177 @@
+"""The masked reference: the base graph in which every contraction ignores the dropped channels.
+
+It is made from the base and the plan alone, so it cannot repeat a mistake of the compaction.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+from irprune.errors import IrpruneError
+from irprune.ops import rule_for
+from irprune.ops.rule import Contraction
+from irprune.plan import Mask, Plan
+from irprune.walk import describe, dims_of
+
+_WHERE_SINCE = 9
+_OTHER = "apply the plan to the graph that it was made on"
+
+
+def masked_reference(base: ir.Model, plan: Plan) -> ir.Model:
+    """Return a copy of `base` whose contractions read zero at the positions that `plan` drops.
+
+    The data input of every contraction that loses positions becomes `Where(kept, x, 0)`, with
+    `kept` of shape `(1, ..., positions, ..., 1)`; so does the other operand where it is an
+    activation too. Before opset 9, which has no Where, the data is multiplied by a 0/1 mask (the
+    same but for infinite and NaN data). Weights are shared with `base`.
+
+    Raises:
+        IrpruneError: the plan does not fit the base, or drops positions of only one operand of a
+            contraction.
+    """
+    check_plan(base, plan)
+    model = base.clone()
+    masker = _Masker(model.graph, plan)
+    for node in list(model.graph):
+        masker.mask(node)
+    return model
+
+
+def check_plan(base: ir.Model, plan: Plan) -> None:
+    """Raise IrpruneError unless every axis in the plan exists in the base with that size."""
+    values = named_values(base.graph)
+    for name, masks in plan.axes.items():
+        if name not in values:
+            raise IrpruneError(f"the plan names tensor {name}, which the base lacks", mend=_OTHER)
+        dims = dims_of(values[name])
+        for axis, mask in masks.items():
+            if dims is not None and not (0 <= axis < len(dims) and dims[axis] == len(mask)):
+                raise IrpruneError(
+                    f"the plan has {len(mask)} positions on axis {axis} of {name}, "
+                    f"whose shape is {dims}",
+                    mend=_OTHER,
+                )
+            if not mask.any():
+                raise IrpruneError(f"the plan keeps no position on axis {axis} of {name}")
+
+
+def named_values(graph: ir.Graph) -> dict[str, ir.Value]:
+    """Return the initializers and node outputs of the main graph by name."""
+    values = [*graph.initializers.values(), *(v for node in graph for v in node.outputs)]
+    return {value.name: value for value in values if value.name}
+
+
+class _Masker:
+    """Inserts masks into a graph, one per tensor and mask however many nodes read it."""
+
+    def __init__(self, graph: ir.Graph, plan: Plan) -> None:
+        self._graph = graph
+        self._plan = plan
+        self._opset = graph.opset_imports.get("", 0)
+        self._names = {value.name for value in graph.inputs} | set(named_values(graph))
+        self._masked: dict[tuple[ir.Value, int, bytes], ir.Value] = {}
+
+    def mask(self, node: ir.Node) -> None:
+        """Mask every operand that the node sums over dropped positions of."""
+        wanted: dict[int, dict[int, Mask]] = defaultdict(dict)
+        for contraction in _contractions(node):
+            kept = self._kept(node, contraction)
+            if kept is None:
+                continue
+            wanted[contraction.data][contraction.axis] = kept
+            other = contraction.weight
+            if other is not None and not _input(node, other).is_initializer():
+                wanted[other][contraction.weight_axis] = kept
+        for index, masks in wanted.items():
+            value = _input(node, index)
+            for axis, kept in masks.items():
+                value = self._apply(node, value, axis, kept)
+            node.replace_input_with(index, value)
+
+    def _kept(self, node: ir.Node, contraction: Contraction) -> Mask | None:
+        """Return the kept positions of the data, once both operands agree on them."""
+        data = _input(node, contraction.data)
+        kept = self._planned(data, contraction.axis)
+        if contraction.weight is None:
+            return kept
+        other = _input(node, contraction.weight)
+        partner = self._planned(other, contraction.weight_axis)
+        if kept is None and partner is None:
+            return None
+        if kept is None or partner is None:
+            pruned, whole = (other, data) if kept is None else (data, other)
+            raise IrpruneError(
+                f"the plan drops contracted positions of {pruned.name} but none of {whole.name}",
+                node=describe(node),
+            )
+        # A grouped convolution sums the same positions within every group of its data.
+        groups, rest = divmod(len(kept), len(partner))
+        if rest or not np.array_equal(kept, np.tile(partner, groups)):
+            raise IrpruneError(
+                f"the plan keeps different contracted positions of {data.name} and {other.name}",
+                node=describe(node),
+            )
+        return kept
+
+    def _planned(self, value: ir.Value, axis: int) -> Mask | None:
+        return self._plan.axes.get(value.name or "", {}).get(axis)
+
+    def _apply(self, node: ir.Node, value: ir.Value, axis: int, kept: Mask) -> ir.Value:
+        key = (value, axis, kept.tobytes())
+        if key not in self._masked:
+            self._masked[key] = self._insert(node, value, axis, kept)
+        return self._masked[key]
+
+    def _insert(self, node: ir.Node, value: ir.Value, axis: int, kept: Mask) -> ir.Value:
+        assert value.shape is not None and value.dtype is not None
+        shape = [1] * len(value.shape)
+        shape[axis] = len(kept)
+        dtype = value.dtype.numpy()
+        if self._opset >= _WHERE_SINCE:
+            mask = self._constant(f"{value.name}_kept", kept.reshape(shape))
+            zero = self._constant(f"{value.name}_zero", np.zeros((), dtype))
+            masked = ir.node("Where", [mask, value, zero], name=self._unique("mask"))
+        else:
+            mask = self._constant(f"{value.name}_kept", kept.reshape(shape).astype(dtype))
+            masked = ir.node("Mul", [value, mask], name=self._unique("mask"))
+        output = masked.outputs[0]
+        output.name = self._unique(f"{value.name}_masked")
+        output.dtype, output.shape = value.dtype, value.shape.copy()
+        self._graph.insert_before(node, masked)
+        return output
+
+    def _constant(self, stem: str, array: np.ndarray) -> ir.Value:
+        name = self._unique(stem)
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(
+            name=name,
+            shape=ir.Shape(array.shape),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
+        self._graph.register_initializer(value)
+        return value
+
+    def _unique(self, stem: str) -> str:
+        name, count = stem, 1
+        while name in self._names:
+            count += 1
+            name = f"{stem}_{count}"
+        self._names.add(name)
+        return name
+
+
+def _contractions(node: ir.Node) -> Iterator[Contraction]:
+    """Yield the contractions of a node that the analysis would look at."""
+    if all(v is None or v.shape is not None for v in (*node.inputs, *node.outputs)):
+        yield from rule_for(node).contractions(node)
+
+
+def _input(node: ir.Node, index: int) -> ir.Value:
+    value = node.inputs[index]
+    assert value is not None, "a contraction names inputs that are there"
+    return value

@@ -1,0 +1,40 @@
+"""Settings and fixtures that every test shares."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "irprune",
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("irprune")
+
+
+def _shared_folder() -> Path:
+    default = Path(__file__).resolve().parents[2] / "shared"
+    return Path(os.environ.get("IRPRUNE_SHARED", default))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests with the marker `shared`, visibly, where the shared folder is absent."""
+    folder = _shared_folder()
+    if folder.is_dir():
+        return
+    skip = pytest.mark.skip(reason=f"no shared models at {folder}; set IRPRUNE_SHARED")
+    for item in items:
+        if item.get_closest_marker("shared") is not None:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared models and data; for tests with the marker `shared`."""
+    return _shared_folder()
