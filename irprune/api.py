@@ -180,6 +180,9 @@ def bench(
     provider: str = "CPUExecutionProvider",
 ) -> Report:
     """Latency of model files on onnxruntime, interleaved; `ratio` is relative to the first."""
+    for path in models:
+        if not Path(path).is_file():
+            raise IrpruneError("no such file", file=path)
     first = load(models[0])
     with _context(settings, first) as context:
         require_runner(context)

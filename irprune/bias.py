@@ -7,6 +7,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from irprune.facts.sums import Linear
+from irprune.names import Names
+from irprune.tidy import add_initializer, only_use
 from irprune.walk import constant_of, dims_of
 
 Sums = npt.NDArray[np.float64]
@@ -14,12 +16,7 @@ Sums = npt.NDArray[np.float64]
 
 def private(value: ir.Value | None) -> bool:
     """Return whether a value is an initializer that one node alone reads."""
-    return (
-        value is not None
-        and constant_of(value) is not None
-        and len(value.uses()) == 1
-        and not value.is_graph_output()
-    )
+    return value is not None and constant_of(value) is not None and only_use(value)
 
 
 def store(value: ir.Value, array: npt.NDArray[np.generic]) -> None:
@@ -60,9 +57,7 @@ class Biases:
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
-        self._names = {v.name for v in (*graph.inputs, *graph.initializers.values())}
-        for node in graph.all_nodes():
-            self._names.update((node.name, *(v.name for v in node.outputs)))
+        self._names = Names(graph)
 
     def add(self, linear: Linear, sums: Sums) -> None:
         """Add ``sums``, one number per output channel, to the node's result."""
@@ -95,45 +90,30 @@ class Biases:
             self._replace(add, index, add.inputs[index], sums)
         else:
             operands = [result, self._initializer(node, sums)]
-            add = ir.node("Add", operands, name=self._unique(f"{node.name}_add"))
+            add = ir.node("Add", operands, name=self._names.node(f"{node.name}_add"))
             self.graph.insert_after(node, add)
             total = add.outputs[0]
             total.type, total.shape = result.type, result.shape
             result.replace_all_uses_with(total, replace_graph_outputs=True)
             add.replace_input_with(0, result)
             total.name = name
-        result.name = self._unique(f"{name}_product")
+        result.name = self._names.value(f"{name}_product")
 
     def _initializer(self, node: ir.Node, numbers: Sums) -> ir.Value:
         """Return a new initializer in the dtype of the node's result."""
         dtype = node.outputs[0].dtype
         assert dtype is not None
-        name = self._unique(f"{node.name}_bias")
+        name = self._names.value(f"{node.name}_bias")
         tensor = ir.Tensor(numbers.astype(dtype.numpy()), dtype=dtype, name=name)
-        value = ir.Value(
-            name=name,
-            shape=ir.Shape(numbers.shape),
-            type=ir.TensorType(dtype),
-            const_value=tensor,
-        )
-        self.graph.register_initializer(value)
-        return value
-
-    def _unique(self, stem: str) -> str:
-        name, count = stem, 1
-        while name in self._names:
-            count += 1
-            name = f"{stem}_{count}"
-        self._names.add(name)
-        return name
+        return add_initializer(self.graph, name, tensor)
 
 
 def _following_constant(value: ir.Value, channels: int) -> tuple[ir.Node, int] | None:
     """Return the only consumer, an Add of a constant per channel, and that constant's input."""
-    uses = list(value.uses())
-    if len(uses) != 1 or value.is_graph_output() or uses[0].node.op_type != "Add":
+    use = next(iter(value.uses()), None)
+    if use is None or not only_use(value) or use.node.op_type != "Add":
         return None
-    node, index = uses[0].node, 1 - uses[0].idx
+    node, index = use.node, 1 - use.idx
     array, rank = constant_of(node.inputs[index]), len(value.shape or ())
     if array is None or array.ndim == 0 or array.ndim > rank or "axis" in node.attributes:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,11 @@ from irprune.probe import (
     common_activations,
     has_half,
     promote,
+    sources,
+    step_name,
     widened,
     write_probe,
+    write_steps,
 )
 from irprune.protocols import RunnerCrashed, RunnerError
 from irprune.reference import masked_reference
@@ -47,31 +50,32 @@ class Unfinished(Exception):
 
 @dataclass
 class Errors:
-    """The largest error so far, and the first activation beyond the bound."""
+    """The largest error so far, and which activations are beyond the bound."""
 
     tolerance: float
     largest: float = 0.0
     worst: str | None = None
-    first: str | None = None
+    beyond: list[str] = field(default_factory=list)
 
     def note(self, name: str, error: float) -> None:
         """Count the error of one activation."""
         if self.worst is None or error > self.largest:
             self.largest, self.worst = error, name
-        if self.first is None and error > self.tolerance:
-            self.first = name
+        if error > self.tolerance:
+            self.beyond.append(name)
 
-    @property
-    def beyond(self) -> bool:
-        """Whether an activation is beyond the bound."""
-        return self.first is not None
+    def merge(self, other: Errors) -> None:
+        """Count the errors of another sample input."""
+        if self.worst is None or other.largest > self.largest:
+            self.largest, self.worst = other.largest, other.worst
+        self.beyond += other.beyond
 
 
 class Comparison:
     """The masked reference and the pruned graph as files that expose what both compute.
 
     `folder` takes the files. Raises IrpruneError where the user's feeds do not fit the base, or
-    the runner can run it with none of the sizes tried.
+    the runner can run it with none of the sizes tried; Unfinished where its process dies.
     """
 
     def __init__(
@@ -81,17 +85,18 @@ class Comparison:
         self._runner = context.runner()
         self._base, self._context = base, context
         self._half = has_half(base) or has_half(pruned)
-        self._files = folder / "reference.onnx", folder / "pruned.onnx"
-        reference, pruned = masked_reference(base, plan), pruned.clone()
+        self._reference_file, self._pruned_file = folder / "reference.onnx", folder / "pruned.onnx"
+        self._steps_file = folder / "steps.onnx"
+        reference, self._pruned = masked_reference(base, plan), pruned.clone()
         if self._half:
             promote(reference)
-            promote(pruned)
-        self.activations = common_activations(reference.graph, pruned.graph, plan.axes)
-        self.mutants = choose_mutants(pruned.graph, plan)
-        self._weights = pruned.graph.initializers
+            promote(self._pruned)
+        self.activations = common_activations(reference.graph, self._pruned.graph, plan.axes)
+        self.mutants = choose_mutants(self._pruned.graph, plan)
         names = [activation.name for activation in self.activations]
-        write_probe(reference, self._files[0], names)
-        write_probe(pruned, self._files[1], names, [mutant.weight for mutant in self.mutants])
+        weights = [mutant.weight for mutant in self.mutants]
+        write_probe(reference, self._reference_file, names)
+        write_probe(self._pruned.clone(), self._pruned_file, names, weights)
         self._sizes = self._runnable_sizes()
 
     def distinct_feeds(self, seeds: int) -> int:
@@ -107,37 +112,64 @@ class Comparison:
     def run(self, feeds: Arrays, errors: Errors, mutants: Mapping[Mutant, Errors]) -> None:
         """Note the error of every activation of the pruned graph, and of the mutants given.
 
-        A mutant is left alone once it is beyond the bound. Raises Unfinished.
+        A mutant counts only where the pruned graph itself is within the bound, and it is left
+        alone once it is found out. Raises Unfinished.
         """
-        feeds = widened(feeds) if self._half else feeds
+        feeds = self._prepared(feeds)
         for chunk in self._chunks(feeds):
-            names = [activation.name for activation in chunk]
-            kept = self._run_reference(feeds, names)
-            for activation in chunk:
-                kept[activation.name] = take(kept[activation.name], activation.masks)
+            kept = self._run_reference(feeds, chunk)
             self._compare(feeds, chunk, kept, errors)
+            fair = [activation for activation in chunk if activation.name not in errors.beyond]
             for mutant, found in mutants.items():
-                if errors.beyond or found.beyond:
-                    continue
-                weight = constant_of(self._weights[mutant.weight])
-                assert weight is not None
-                changed = {**feeds, mutant.weight: mutant.apply(weight)}
-                self._compare(changed, chunk, kept, found)
+                if not found.beyond:
+                    weight = constant_of(self._pruned.graph.initializers[mutant.weight])
+                    assert weight is not None
+                    changed = {**feeds, mutant.weight: mutant.apply(weight)}
+                    self._compare(changed, fair, kept, found)
+
+    def run_steps(self, feeds: Arrays, errors: Errors) -> None:
+        """Note the error that each activation of the pruned graph has of its own.
+
+        Every node computes from the reference's activations instead of from the pruned graph's,
+        so that no rounding accumulates. Raises Unfinished.
+        """
+        feeds = self._prepared(feeds)
+        known = {activation.name: activation for activation in self.activations}
+        for chunk in self._chunks(feeds):
+            names = [a.name for a in chunk if a.computed]
+            cut = sources(self._pruned.graph, names, known)
+            needed = {activation.name: activation for activation in chunk}
+            needed |= {name: known[name] for name in cut}
+            kept = self._run_reference(feeds, list(needed.values()))
+            write_steps(self._pruned.clone(), self._steps_file, names, cut)
+            given = feeds | {name: kept[name] for name in cut}
+            got = self._run_pruned(self._steps_file, given, [step_name(name) for name in names])
+            for name in names:
+                error = difference(got.pop(step_name(name)), kept[name], known[name].kind)
+                errors.note(name, error)
 
     def _compare(
         self, feeds: Arrays, chunk: Sequence[Activation], kept: Arrays, errors: Errors
     ) -> None:
-        try:
-            got = self._runner.run(self._files[1], feeds, [a.name for a in chunk])
-        except RunnerError as error:
-            raise Unfinished(f"the pruned model does not run: {error.reason}") from error
+        got = self._run_pruned(self._pruned_file, feeds, [a.name for a in chunk])
         for activation in chunk:
             name = activation.name
             errors.note(name, difference(got.pop(name), kept[name], activation.kind))
 
-    def _run_reference(self, feeds: Arrays, names: Sequence[str]) -> Arrays:
+    def _run_pruned(self, file: Path, feeds: Arrays, names: Sequence[str]) -> Arrays:
         try:
-            return self._runner.run(self._files[0], feeds, names)
+            return self._runner.run(file, feeds, names)
+        except RunnerError as error:
+            raise Unfinished(f"the pruned model does not run: {error.reason}") from error
+
+    def _run_reference(self, feeds: Arrays, chunk: Sequence[Activation]) -> Arrays:
+        """Return the kept part of activations of the reference."""
+        values = self._run_base(feeds, [activation.name for activation in chunk])
+        return {a.name: take(values.pop(a.name), a.masks) for a in chunk}
+
+    def _run_base(self, feeds: Arrays, names: Sequence[str]) -> Arrays:
+        try:
+            return self._runner.run(self._reference_file, feeds, names)
         except RunnerCrashed as error:
             raise Unfinished(f"the masked base does not run: {error.reason}") from error
         except RunnerError as error:
@@ -152,13 +184,15 @@ class Comparison:
         given = {*self._context.shapes, *(self._context.feeds or {})}
         outputs = [value.name or "" for value in self._base.graph.outputs]
         for sizes in LADDER if open_inputs(self._base.graph) - given else ():
-            feeds = self._feeds(0, sizes)
             try:
-                self._run_reference(widened(feeds) if self._half else feeds, outputs)
+                self._run_base(self._prepared(self._feeds(0, sizes)), outputs)
             except IrpruneError:
                 continue
             return sizes
         return Sizes()
+
+    def _prepared(self, feeds: Arrays) -> Arrays:
+        return widened(feeds) if self._half else feeds
 
     def _feeds(self, seed: int, sizes: Sizes) -> Arrays:
         context = self._context

@@ -15,8 +15,8 @@ from irprune.tidy import add_initializer
 
 Array = npt.NDArray[np.generic]
 
-_COMPARED = 1 << 10
-"""Integer constants up to this many elements are shape-like: each user gets its own."""
+_SHAPE_LIKE = (ir.DataType.INT64, ir.DataType.INT32)
+_MOST_SHAPE_LIKE = 1 << 10
 
 EVALUATED = frozenset(
     """Abs Add And ArgMax ArgMin Cast Ceil Clip Concat ConstantOfShape CumSum Div Equal Erf Exp
@@ -32,19 +32,19 @@ GROWING = frozenset("ConstantOfShape EyeLike Expand OneHot Pad Range Tile".split
 """Ops whose output can be far larger than their inputs."""
 
 
-def lift(model: ir.Model) -> int:
+def lift(graph: ir.Graph) -> int:
     """Turn Constant nodes into initializers named after their outputs; return how many.
 
     A Constant that is itself a graph output stays. Raises IrpruneError for a sparse one.
     """
     count = 0
-    for graph in graphs_of(model.graph):
-        for node in graph:
+    for part in graphs_of(graph):
+        for node in part:
             if node.op_type != "Constant" or node.domain or node.outputs[0].is_graph_output():
                 continue
             output, tensor = node.outputs[0], _tensor(node)
-            graph.remove(node)
-            output.replace_all_uses_with(add_initializer(graph, output.name or "", tensor))
+            part.remove(node)
+            output.replace_all_uses_with(add_initializer(part, output.name or "", tensor))
             count += 1
     return count
 
@@ -119,7 +119,7 @@ def _separable(tensor: ir.TensorProtocol) -> bool:
     rank = len(tensor.shape)
     if rank <= 1 or not tensor.size:
         return rank == 1
-    if tensor.dtype.is_integer() and tensor.size <= _COMPARED:
+    if tensor.dtype in _SHAPE_LIKE and tensor.size <= _MOST_SHAPE_LIKE:
         return True
     array = tensor.numpy()
     return bool((array == array.flat[0]).all())

@@ -59,12 +59,14 @@ class Read:
 
     def needed(self, live: Mask) -> Mask:
         """Return which positions live rows read; ``live`` has shape ``(classes,)``."""
-        return (self.active & live[self.rows][:, :, None]).any(axis=1).ravel()
+        meets: Mask = (self.active & live[self.rows][:, :, None]).any(axis=1)
+        return meets.ravel()
 
     @cached_property
     def zero(self) -> Mask:
         """Positions that hold zero."""
-        return self.facts.known & (self.facts.const == 0) & self.policy.constants
+        mask: Mask = self.facts.known & (self.facts.const == 0) & self.policy.constants
+        return mask
 
     @cached_property
     def foldable(self) -> Mask:
@@ -136,3 +138,162 @@ def _row_classes(linear: Linear, channels: Channels, shape: tuple[int, ...]) -> 
     if classes is None:
         return np.zeros(shape[:2], np.int64)
     return classes.reshape(shape[:2])
+
+
+class Liveness:
+    """The classes of a graph that stay, and where contributions of the others go.
+
+    Every tensor axis keeps a class. Of several equal or carried classes those with the largest
+    constants stay, else those that come first.
+    """
+
+    def __init__(self, channels: Channels, reads: Sequence[Read]) -> None:
+        self.channels = channels
+        self.reads = reads
+        self.held = np.zeros(channels.count, np.bool_)
+        """Classes that stay only because a tensor axis would be empty without them."""
+        self.merged = np.zeros(channels.count, np.bool_)
+        """Classes whose contributions go to other positions."""
+        self.receivers: list[Indices] = [np.full(len(r.classes), _NOWHERE) for r in reads]
+        """For each read, the position that takes each position's contribution; -1: none."""
+        self.touched = np.zeros(channels.count, np.bool_)
+        """Classes that some node reads."""
+        for read in reads:
+            self.touched[read.classes] = True
+        self.live = self._mark()
+        """Classes that stay, shape ``(classes,)``."""
+        self._hold()
+        self._merge()
+        if self.merged.any():
+            self.live = self._mark()
+            self._hold()
+
+    @property
+    def dead(self) -> Mask:
+        """Classes that can be removed, shape ``(classes,)``."""
+        return self.touched & ~self.live
+
+    def wanted(self, read: Read) -> Mask:
+        """Return which positions live rows read and that neither vanish nor fold."""
+        return read.needed(self.live) & ~read.zero & ~read.foldable
+
+    def _mark(self) -> Mask:
+        """Return the classes that pinned, held and unread ones need, directly or not."""
+        live = ~self.touched | self.held
+        live[0] = True
+        sources = [
+            read.classes[np.where(to == _NOWHERE, np.arange(len(to)), to)]
+            for read, to in zip(self.reads, self.receivers, strict=True)
+        ]
+        seen: list[Mask | None] = [None] * len(self.reads)
+        while True:
+            before = int(live.sum())
+            for k in reversed(range(len(self.reads))):
+                read, rows = self.reads[k], live[self.reads[k].rows]
+                if (last := seen[k]) is not None and np.array_equal(last, rows):
+                    continue
+                seen[k] = rows
+                wanted = read.needed(live) & ~read.zero & ~read.foldable
+                live[sources[k][wanted]] = True
+            if int(live.sum()) == before:
+                return live
+
+    def _hold(self) -> None:
+        """Keep one class on every tensor axis that would lose all of them."""
+        flat, starts, _ = self.channels.unique_axes
+        axes = np.split(flat, starts[1:])
+        while True:
+            empty = [classes for classes in axes if not self.live[classes].any()]
+            if not empty:
+                return
+            for classes in sorted(empty, key=len):
+                if not self.live[classes].any():
+                    kept = classes[~self.merged[classes]].min()
+                    self.held[kept] = self.live[kept] = True
+            self.live = self._mark()
+
+    def _merge(self) -> None:
+        """Choose, one after another, classes whose every wanted position has a peer that stays."""
+        peers = _Peers(self)
+        for number in peers.order:
+            if peers.spare(number):
+                self.merged[number] = True
+        for read, receivers in zip(self.reads, self.receivers, strict=True):
+            self._assign(read, receivers)
+
+    def _assign(self, read: Read, receivers: Indices) -> None:
+        """Give each position of a merged class the strongest of its peers that stay."""
+        giving = np.flatnonzero(self.merged[read.classes] & self.wanted(read))
+        if not len(giving):
+            return
+        stays = self.live[read.classes] & ~self.merged[read.classes] & (read.peers != 0)
+        candidates = np.flatnonzero(stays)
+        strength = np.abs(read.facts.const.astype(np.float64)) * read.carried
+        order = np.lexsort((candidates, -strength[candidates], read.peers[candidates]))
+        candidates = candidates[order]
+        numbers, first = np.unique(read.peers[candidates], return_index=True)
+        receivers[giving] = candidates[first[np.searchsorted(numbers, read.peers[giving])]]
+
+
+@dataclass
+class _Peers:
+    """Sets of live classes of which some must stay: the peers at a read, the classes of an axis."""
+
+    liveness: Liveness
+    order: Labels = field(init=False)
+    """Classes that may be spared, weakest constants first, then the last ones first."""
+
+    def __post_init__(self) -> None:
+        keys, classes, wanted, axes = self._members()
+        live = self.liveness.live[classes]
+        blocked = np.zeros(self.liveness.channels.count, np.bool_)
+        blocked[classes[wanted & (keys == 0)]] = True
+        member = live & (keys != 0)
+        keys, classes, wanted, axes = keys[member], classes[member], wanted[member], axes[member]
+        _, sets = np.unique(keys, return_inverse=True)
+        pairs, where = np.unique(classes * (len(keys) + 1) + sets, return_inverse=True)
+        self._classes, self._sets = np.divmod(pairs, len(keys) + 1)
+        self._wanted = np.zeros(len(pairs), np.bool_)
+        np.logical_or.at(self._wanted, where, wanted)
+        self._left = np.bincount(self._sets, minlength=1)
+        self._needed = np.zeros(len(self._left), np.bool_)
+        self._needed[sets[axes]] = True
+        self.order = self._eligible(blocked)
+
+    def _members(self) -> tuple[Numbers, Labels, Mask, Mask]:
+        """Return set numbers (0: none), classes, which are wanted there, which sets are axes."""
+        reads = self.liveness.reads
+        flat, starts, _ = self.liveness.channels.unique_axes
+        axis = np.repeat(np.arange(len(starts), dtype=np.uint64), np.diff([*starts, len(flat)]))
+        keys = [chain(digest("axis"), axis)]
+        for k, read in enumerate(reads):
+            numbers = chain(digest("read", k), read.peers)
+            keys.append(np.where(read.peers == 0, np.uint64(0), numbers))
+        wanted = [np.zeros(len(flat), np.bool_), *(self.liveness.wanted(read) for read in reads)]
+        classes = np.concatenate([flat, *(read.classes for read in reads)])
+        is_axis = np.arange(len(classes)) < len(flat)
+        return np.concatenate(keys), classes, np.concatenate(wanted), is_axis
+
+    def _eligible(self, blocked: Mask) -> Labels:
+        liveness = self.liveness
+        stays = blocked | liveness.held | ~liveness.live | ~liveness.touched
+        stays[0] = True
+        alone = (self._wanted | self._needed[self._sets]) & (self._left[self._sets] < 2)
+        stays[self._classes[alone]] = True
+        strength = np.zeros(len(stays))
+        for read in liveness.reads:
+            const = np.abs(read.facts.const.astype(np.float64)) * read.carried
+            np.maximum.at(strength, read.classes, const)
+        found = np.flatnonzero(~stays)
+        return found[np.lexsort((-found, strength[found]))]
+
+    def spare(self, number: int) -> bool:
+        """Take a class out of its sets, unless one of those that count would be empty."""
+        low, high = np.searchsorted(self._classes, [number, number + 1])
+        sets, wanted = self._sets[low:high], self._wanted[low:high]
+        counts = wanted | self._needed[sets]
+        if (self._left[sets[counts]] < 2).any():
+            return False
+        self._left[sets] -= 1
+        self._needed[sets[wanted]] = True
+        return True

@@ -96,7 +96,8 @@ def run_pass(
     except IrpruneError:
         raise
     except Exception as error:
-        reason = f"pass `{pass_.name}` failed: {type(error).__name__}: {error}"
+        what = "".join(traceback.format_exception_only(error)).strip()
+        reason = f"pass `{pass_.name}` failed: {what}"
         raise PassFailed(reason) from error
     if not pass_.transforms:
         return changed

@@ -39,13 +39,14 @@ def choose_mutants(graph: ir.Graph, plan: Plan, count: int = 3) -> tuple[Mutant,
     They change weights that the plan prunes, along an axis that it prunes; with an empty plan, or
     where no weight kept its name, any weights along the axis that creates channels, and else any
     floating-point initializers. The channel with the largest weights changes places with the one
-    that differs most from it.
+    that differs most from it; weights whose channels are all alike make no mutant.
     """
     tiers = (_planned(graph, plan), _producers(graph), _any(graph))
     found = next((sites for sites in map(_distinct, tiers) if sites), [])
-    small = [site for site in found if _array(*site).size <= _MOST_ELEMENTS] or found
-    picks = np.unique(np.linspace(0, len(small) - 1, min(count, len(small))).astype(int))
-    return tuple(_mutant(*small[k]) for k in picks)
+    small = [site for site in found if _array(site[0]).size <= _MOST_ELEMENTS] or found
+    mutants = [mutant for site in small if (mutant := _mutant(*site)) is not None]
+    picks = np.unique(np.linspace(0, len(mutants) - 1, min(count, len(mutants))).astype(int))
+    return tuple(mutants[k] for k in picks)
 
 
 Site = tuple[ir.Value, int]
@@ -91,19 +92,19 @@ def _distinct(sites: Iterator[Site]) -> list[Site]:
     return list({site[0]: site for site in reversed(list(sites))}.values())[::-1]
 
 
-def _array(value: ir.Value, _axis: int = 0) -> NDArray[Any]:
+def _array(value: ir.Value) -> NDArray[Any]:
     array = constant_of(value)
     assert array is not None
     return array
 
 
-def _mutant(value: ir.Value, axis: int) -> Mutant:
+def _mutant(value: ir.Value, axis: int) -> Mutant | None:
     array = _array(value)
     rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1).astype(np.float32)
     largest = int(np.argmax(_squares(rows)))
-    farthest = int(np.argmax(_squares(rows - rows[largest])))
-    swapped = largest, (farthest if farthest != largest else (largest + 1) % len(rows))
-    return Mutant(value.name or "", axis, swapped)
+    distances = _squares(rows - rows[largest])
+    farthest = int(np.argmax(distances))
+    return Mutant(value.name or "", axis, (largest, farthest)) if distances[farthest] else None
 
 
 def _squares(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -42,6 +42,8 @@ class Activation:
     """Kept positions by axis, each of shape ``(positions,)``."""
     dims: tuple[Dim, ...]
     """Dimensions in the base, as far as they are known."""
+    computed: bool
+    """A node of the pruned graph makes it."""
 
     def elements(self, symbols: Mapping[str, int]) -> int:
         """Return the number of elements in the base; unknown lengths count as 1."""
@@ -57,11 +59,11 @@ def common_activations(
     from lengths (which pruning may change). Tensors of unknown type and what is no tensor are
     left out.
     """
-    before = {value.name: value for value in _computed(base)}
+    before = {value.name: value for value in _results(base)}
     lengths = _descendants(base, _from_lengths) | _descendants(pruned, _from_lengths)
     floats = _descendants(base, _from_floats)
     result = []
-    for value in _computed(pruned):
+    for value in _results(pruned):
         old = before.get(value.name)
         dtype = value.dtype or (None if old is None else old.dtype)
         if old is None or not isinstance(value.type or old.type, ir.TensorType | None):
@@ -76,7 +78,8 @@ def common_activations(
             continue
         name = value.name or ""
         dims = tuple(dims_of(old) or ())
-        result.append(Activation(name, kind, masks.get(name, {}), dims))
+        computed = value.producer() is not None
+        result.append(Activation(name, kind, masks.get(name, {}), dims, computed))
     return result
 
 
@@ -84,7 +87,7 @@ def _node_outputs(graph: ir.Graph) -> Iterator[ir.Value]:
     return (value for node in graph for value in node.outputs if value.name)
 
 
-def _computed(graph: ir.Graph) -> Iterator[ir.Value]:
+def _results(graph: ir.Graph) -> Iterator[ir.Value]:
     """Iterate over node outputs, then graph outputs that no node makes."""
     yield from _node_outputs(graph)
     yield from (value for value in graph.outputs if value.producer() is None)
@@ -178,6 +181,54 @@ def write_probe(
             value.shape = None
     graph.outputs.extend(produced[name] for name in exposed if name not in outputs)
     graph.inputs.extend(graph.initializers[name] for name in overridable)
+    _save(model, path)
+
+
+def write_steps(model: ir.Model, path: Path, names: Sequence[str], cut: Collection[str]) -> None:
+    """Write a model file that computes the node outputs `names`, the activations `cut` given.
+
+    Each activation in `cut` becomes a graph input, which its readers read instead; the node
+    outputs `names` become the graph outputs under the names `step_name` gives. Changes `model`.
+    """
+    graph = model.graph
+    produced = {value.name or "": value for value in _node_outputs(graph)}
+    graph.outputs.clear()
+    for name in {*cut, *names}:
+        value = produced[name]
+        value.name = step_name(name)
+        if name in cut:
+            given = ir.Value(name=name, type=value.type, shape=value.shape)
+            value.replace_all_uses_with(given)
+            graph.inputs.append(given)
+    graph.outputs.extend(produced[name] for name in names)
+    _save(model, path)
+
+
+def step_name(name: str) -> str:
+    """Return the name of a computed activation where the plain name is the given one."""
+    return f"irprune_step/{name}"
+
+
+def sources(graph: ir.Graph, names: Iterable[str], known: Collection[str]) -> set[str]:
+    """Return the activations in `known` that the node outputs `names` are computed from."""
+    produced = {value.name or "": value for value in _node_outputs(graph)}
+    found: set[str] = set()
+    seen: set[ir.Node] = set()
+    stack = [produced[name].producer() for name in names]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for value in _inputs(node):
+            if value.name in known and value.producer() is not None:
+                found.add(value.name or "")
+            else:
+                stack.append(value.producer())
+    return found
+
+
+def _save(model: ir.Model, path: Path) -> None:
     model.ir_version = max(model.ir_version or 0, _FIRST_IR_VERSION)
     ir.save(model, path, external_data=f"{path.name}.data")
 

@@ -79,29 +79,31 @@ class _Masker:
         """Mask every operand that the node sums over dropped positions of."""
         wanted: dict[int, dict[int, Mask]] = defaultdict(dict)
         for contraction in _contractions(node):
-            kept = self._kept(node, contraction)
-            if kept is None:
-                continue
-            wanted[contraction.data][contraction.axis] = kept
+            kept, partner = self._kept(node, contraction)
+            if kept is not None:
+                wanted[contraction.data][contraction.axis] = kept
             other = contraction.weight
-            if other is not None and not _input(node, other).is_initializer():
-                wanted[other][contraction.weight_axis] = kept
+            if other is None or partner is None or _input(node, other).is_initializer():
+                continue
+            wanted[other][contraction.weight_axis] = partner
         for index, masks in wanted.items():
             value = _input(node, index)
             for axis, kept in masks.items():
                 value = self._apply(node, value, axis, kept)
             node.replace_input_with(index, value)
 
-    def _kept(self, node: ir.Node, contraction: Contraction) -> Mask | None:
-        """Return the kept positions of the data, once both operands agree on them."""
+    def _kept(
+        self, node: ir.Node, contraction: Contraction
+    ) -> tuple[Mask | None, Mask | None]:
+        """Return the kept positions of the data and of the other operand, where they agree."""
         data = _input(node, contraction.data)
         kept = self._planned(data, contraction.axis)
         if contraction.weight is None:
-            return kept
+            return kept, None
         other = _input(node, contraction.weight)
         partner = self._planned(other, contraction.weight_axis)
         if kept is None and partner is None:
-            return None
+            return None, None
         if kept is None or partner is None:
             pruned, whole = (other, data) if kept is None else (data, other)
             raise IrpruneError(
@@ -115,7 +117,7 @@ class _Masker:
                 f"the plan keeps different contracted positions of {data.name} and {other.name}",
                 node=describe(node),
             )
-        return kept
+        return kept, partner
 
     def _planned(self, value: ir.Value, axis: int) -> Mask | None:
         return self._plan.axes.get(value.name or "", {}).get(axis)

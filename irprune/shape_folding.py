@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,32 +16,25 @@ from irprune.shape_values import Element, Length, Partial
 from irprune.tidy import add_initializer, is_used
 
 
-def fold_shapes(model: ir.Model, parameters: frozenset[ir.Value]) -> ShapeFolder:
-    """Fold the shape arithmetic of the main graph in place, once.
+class ShapeFolder:
+    """Folds the shape arithmetic of the main graph.
+
+    The graph is rewritten against its order, so that what nobody reads any more goes on the way.
 
     Args:
-        model: the model, its shapes inferred, its nodes and values named.
-        parameters: floating-point weights, which are folded into nothing else.
-
-    Raises:
-        IrpruneError: the shapes of the model contradict each other.
+        graph: the graph, its shapes inferred, its nodes and values named.
+        knowledge: what was learnt about it.
     """
-    folder = ShapeFolder(model.graph, Knowledge(model, parameters))
-    folder.run()
-    return folder
-
-
-class ShapeFolder:
-    """Rewrites a graph against its order, so that what nobody reads any more goes on the way."""
 
     def __init__(self, graph: ir.Graph, knowledge: Knowledge) -> None:
         self.graph = graph
         self.knowledge = knowledge
         self.counts: Counter[str] = Counter()
-        """Constants made (`folded`), Reshape targets settled, lengths rewritten, nodes dropped."""
+        """Constants made (`folded`), Reshape targets settled, lengths rewritten, nodes removed."""
         self._names = Names(graph)
 
     def run(self) -> None:
+        """Fold in place, once; `counts` says what was done."""
         for node in reversed(list(self.graph)):
             if is_used(node):
                 self._rewrite(node)
@@ -100,21 +94,83 @@ class ShapeFolder:
 
     def _compose(self, value: ir.Value) -> None:
         """Compute a value anew: constants, lengths of dynamic axes, elements of tensors."""
-        partial, node = self.knowledge.partials[value], value.producer()
+        partial, node, stem = self.knowledge.partials[value], value.producer(), value.name or ""
         assert node is not None
-        elements = partial.ravel().tolist()
         made: list[ir.Node] = []
-        if partial.ndim == 0:
-            result = self._scalar(value.name or "", elements[0], made)
-        else:
-            parts = [self._part(value.name or "", run, made) for run in _runs(elements)]
-            result = parts[0]
-            if len(parts) > 1:
-                result = self._node(made, "Concat", parts, value, [len(elements)], axis=0)
+        runs = _runs(partial.ravel().tolist())
+        parts = [self._part(stem, run, partial.ndim == 0, made) for run in runs]
+        result = parts[0]
+        if len(parts) > 1:
+            result = self._node(made, stem, "Concat", parts, [partial.size], axis=0)
         if partial.ndim > 1:
-            shape = self._numbers(f"{value.name}_shape", list(partial.shape))
-            result = self._node(made, "Reshape", [result, shape], value, partial.shape)
+            shape = self._numbers(f"{stem}_shape", list(partial.shape))
+            result = self._node(made, stem, "Reshape", [result, shape], partial.shape)
         self.graph.insert_after(node, made)
         for use in list(value.uses()):
             if use.node not in made:
                 use.node.replace_input_with(use.idx, result)
+
+    def _part(self, stem: str, run: list[Any], scalar: bool, made: list[ir.Node]) -> ir.Value:
+        """Return consecutive elements of one origin as a tensor of rank 1, or 0 if `scalar`."""
+        first = run[0]
+        if isinstance(first, Length):
+            rank = len(first.value.shape or ())
+            source = self._node(made, stem, "Shape", [first.value], [rank])
+            positions, count = [e.axis for e in run], rank
+        elif isinstance(first, Element):
+            source, positions = first.value, [e.position for e in run]
+            count = None if not source.shape else source.shape[0]
+        else:
+            return self._numbers(f"{stem}_numbers", run)
+        if count is None:
+            one = self._numbers(f"{stem}_shape", [1])
+            return source if scalar else self._node(made, stem, "Reshape", [source, one], [1])
+        if not scalar and positions == list(range(int(count))):
+            return source
+        where = self._numbers(f"{stem}_positions", positions[0] if scalar else positions)
+        shape = [] if scalar else [len(run)]
+        return self._node(made, stem, "Gather", [source, where], shape, axis=0)
+
+    def _node(
+        self,
+        made: list[ir.Node],
+        stem: str,
+        op: str,
+        inputs: list[ir.Value],
+        shape: Sequence[int],
+        **attributes: int,
+    ) -> ir.Value:
+        """Append a node to `made`; return its int64 output, of the given shape."""
+        node = ir.node(op, inputs, attributes, name=self._names.node(f"{stem}_{op}"))
+        output = node.outputs[0]
+        output.name = self._names.value(f"{stem}_{op}")
+        output.dtype, output.shape = ir.DataType.INT64, ir.Shape(shape)
+        made.append(node)
+        return output
+
+    def _numbers(self, stem: str, numbers: int | Sequence[int]) -> ir.Value:
+        name = self._names.value(stem)
+        return add_initializer(self.graph, name, np.array(numbers, np.int64))
+
+
+def _runs(elements: Sequence[Any]) -> list[list[Any]]:
+    """Cut elements into runs: numbers, lengths of one tensor, or elements of one tensor."""
+    return [list(run) for _, run in groupby(elements, _origin)]
+
+
+def _origin(element: Any) -> object:
+    return None if isinstance(element, int) else (type(element), element.value)
+
+
+def _all_lengths(elements: Sequence[Any]) -> bool:
+    return all(isinstance(element, Length) for element in elements)
+
+
+def _all_of(source: ir.Value | None, elements: Sequence[Any]) -> bool:
+    return all(isinstance(e, Element) and e.value is source for e in elements)
+
+
+def _fixed_gather(node: ir.Node, index: int) -> bool:
+    """Return whether the node selects constant positions of its input `index`."""
+    positions = node.inputs[1] if node.op_type == "Gather" and index == 0 else None
+    return positions is not None and positions.is_initializer()

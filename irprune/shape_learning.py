@@ -256,7 +256,9 @@ def _dim(dim: int | ir.SymbolicDim) -> int | str | None:
 def _small(value: ir.Value) -> Array | None:
     """Return the numbers of a small initializer."""
     tensor = value.const_value
-    return None if tensor is None or tensor.size > MOST_ELEMENTS else tensor.numpy()
+    if tensor is None or tensor.size > MOST_ELEMENTS or tensor.dtype == ir.DataType.STRING:
+        return None
+    return tensor.numpy()
 
 
 def _has_body(node: ir.Node) -> bool:

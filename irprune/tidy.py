@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from irprune.errors import IrpruneError
-from irprune.names import Names, graphs_of
+from irprune.names import graphs_of
 
 if TYPE_CHECKING:
     from irprune.model import Model
@@ -98,17 +98,6 @@ def add_initializer(graph: ir.Graph, name: str, tensor: ir.TensorProtocol | np.n
     )
     graph.register_initializer(value)
     return value
-
-
-def add_node(
-    names: Names, op: str, inputs: list[ir.Value], stem: str, shape: list[int], **attributes: int
-) -> ir.Node:
-    """Return a new node, yet in no graph, whose one output is int64 of the given shape."""
-    node = ir.node(op, inputs, attributes, name=names.node(stem))
-    output = node.outputs[0]
-    output.name = names.value(stem)
-    output.dtype, output.shape = ir.DataType.INT64, ir.Shape(shape)
-    return node
 
 
 def remove_dead(model: ir.Model) -> int:

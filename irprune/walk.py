@@ -176,7 +176,11 @@ class Walk:
                 for axis in self.axes(value):
                     self.pin(axis, reason)
         for value in node.outputs:
-            self.labels[value] = [_zeros(d) for d in dims_of(value) or []]
+            dims = dims_of(value) or []
+            axes = [self.fresh(d) if isinstance(d, int) else None for d in dims]
+            self.labels[value] = axes
+            for axis in axes:
+                self.pin(axis, reason)
 
     def choose(self, key: str, candidates: Mapping[int, Labels], preferred: int) -> int:
         """Decide which of several axes carries the channels at a movement op.

@@ -91,7 +91,6 @@ class Prune(Pass):
             )
         selection = Selection(channels, candidates, alive, fixed)
         counts = selection.spread() if self.scope == "global" else selection.local
-        counts = forced.applied(candidates, counts)
         chosen, report = self._choose(selection, counts, channels, model, context)
         keep = selection.keep(chosen)
         model.pending = channels.plan(keep)
@@ -135,15 +134,9 @@ class Prune(Pass):
             site = group.producers[0]
             multiplicity = int((site.classes == group.classes[0]).sum())
             classes = group.classes[living][order]
-            found.append(
-                Candidate(
-                    group,
-                    classes,
-                    scores[living][order],
-                    multiplicity,
-                    allowed_counts(len(classes), multiplicity, align, self.min),
-                )
-            )
+            allowed = allowed_counts(len(classes), multiplicity, align, self.min)
+            allowed = forced.narrowed(group, len(classes), multiplicity, allowed)
+            found.append(Candidate(group, classes, scores[living][order], multiplicity, allowed))
         forced.check(groups)
         return found, fixed
 
@@ -250,22 +243,10 @@ class _Overrides:
                     f"override {pattern!r} matches no group", mend="see `irprune inspect`"
                 )
 
-    def applied(
-        self, candidates: list[Candidate], counts: Callable[[float], Counts]
-    ) -> Callable[[float], Counts]:
-        """Return the counts with the overridden groups set."""
-        fixed: dict[int, int] = {}
-        for index, candidate in enumerate(candidates):
-            for pattern, key, value in self.rules:
-                if any(fnmatchcase(name, pattern) for name in candidate.group.names):
-                    total = len(candidate.alive)
-                    kept = value / candidate.multiplicity if key == "keep" else total * (1 - value)
-                    fixed[index] = candidate.nearest(min(kept, total))
-
-        def overridden(strength: float) -> Counts:
-            chosen = counts(strength).copy()
-            for index, count in fixed.items():
-                chosen[index] = count
-            return chosen
-
-        return overridden if fixed else counts
+    def narrowed(self, group: Group, total: int, multiplicity: int, allowed: Counts) -> Counts:
+        """Return the one allowed count that the last matching rule asks for, or all of them."""
+        for pattern, key, value in reversed(self.rules):
+            if any(fnmatchcase(name, pattern) for name in group.names):
+                kept = value / multiplicity if key == "keep" else total * (1 - value)
+                return allowed[[np.abs(allowed - kept).argmin()]]
+        return allowed

@@ -7,7 +7,7 @@ moving single groups between the two neighbouring strengths.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,10 @@ from irprune.plan import Mask
 Counts = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 _BISECTIONS = 40
+_NEAR = 0.005
+"""Costs this near to the target are not refined further."""
+_FEW = 40
+"""With more single steps than this, pairs of steps are not tried: there is no need, and no time."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,12 @@ class Candidate:
     multiplicity: int
     """Positions of one class along the producer axis."""
     allowed: Counts
-    """Kept counts that alignment and floor permit, ascending; the last is ``len(alive)``."""
+    """Kept counts that alignment, floor and overrides permit, ascending."""
+
+    @property
+    def locked(self) -> bool:
+        """Return whether only one count is permitted."""
+        return len(self.allowed) == 1
 
     def nearest(self, count: float) -> int:
         """Return the allowed kept count nearest to ``count``, the larger of two."""
@@ -148,7 +157,38 @@ class Selection:
                 high, below = (low + high) / 2, middle
             if np.array_equal(above, below):
                 break
-        return self._between(above, below, target, price)
+        return self._refined(self._between(above, below, target, price), target, price)
+
+    def _refined(self, counts: Counts, target: float, price: Callable[[Counts], int]) -> Counts:
+        """Move one group, or else two, by one allowed step while that brings the cost nearer.
+
+        Wide alignment makes the steps of the strength coarse; a narrower group elsewhere may
+        fill the gap.
+        """
+        gap = abs(price(counts) - target)
+        while gap > _NEAR * target:
+            trials = list(self._neighbours(counts))
+            nearest = min(trials, key=lambda trial: abs(price(trial) - target), default=counts)
+            if abs(price(nearest) - target) >= gap and len(trials) <= _FEW:
+                pairs = (second for first in trials for second in self._neighbours(first))
+                nearest = min(pairs, key=lambda trial: abs(price(trial) - target), default=counts)
+            reached = abs(price(nearest) - target)
+            if reached >= gap:
+                break
+            gap, counts = reached, nearest
+        return counts
+
+    def _neighbours(self, counts: Counts) -> Iterator[Counts]:
+        """Yield the counts with one group moved to its next allowed count, down or up."""
+        for index, candidate in enumerate(self.candidates):
+            if candidate.locked:
+                continue
+            place = int(np.searchsorted(candidate.allowed, counts[index]))
+            for step in (place - 1, place + 1):
+                if 0 <= step < len(candidate.allowed):
+                    trial = counts.copy()
+                    trial[index] = candidate.allowed[step]
+                    yield trial
 
     def _between(
         self, above: Counts, below: Counts, target: float, price: Callable[[Counts], int]

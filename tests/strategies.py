@@ -298,6 +298,8 @@ def check_equal(model: Model, small: Model, plan: Plan, seed: int, tolerance: fl
     ranks = {v.name or "": len(v.shape) for v in _values(model) if v.shape is not None}
     expected, actual = run(masked(proto, plan, ranks), feeds), run(compact, feeds)
     for node in proto.graph.node:
+        if node.op_type == "Shape":  # the lengths that nobody reads may change
+            continue
         for name in filter(None, node.output):
             array = expected[name]
             for axis, mask in plan.axes.get(name, {}).items():

@@ -43,7 +43,8 @@ class Command(click.Command):
             status = error.exit_code
             self._trace(ctx)
         except Exception as error:
-            log(f"internal error: {type(error).__name__}: {error}; --debug shows where")
+            what = "".join(traceback.format_exception_only(error)).strip()
+            log(f"internal error: {what}; --debug shows where")
             status = CheckFailed.exit_code
             self._trace(ctx)
         ctx.exit(status)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -113,7 +113,7 @@ class Facts:
 
     def tracked(self, axis: int) -> bool:
         """Return whether positions along the axis are told apart."""
-        return self.number.shape[axis] > 1
+        return bool(self.number.shape[axis] > 1)
 
     def raised(self, rank: int) -> Facts:
         """Return the facts with axes of length 1 put in front, as broadcasting does."""
@@ -121,19 +121,19 @@ class Facts:
 
     def reshaped(self, shape: Sequence[int]) -> Facts:
         """Return the same entries under another shape."""
-        return Facts(*(part.reshape(shape) for part in self._parts()))
+        return self._each(lambda part: part.reshape(shape))
 
     def transposed(self, order: Sequence[int]) -> Facts:
         """Return the entries with the axes in another order."""
-        return Facts(*(part.transpose(order) for part in self._parts()))
+        return self._each(lambda part: part.transpose(order))
 
     def taken(self, indices: Array, axis: int) -> Facts:
         """Return the entries at positions along a tracked axis; `indices` of any rank."""
-        return Facts(*(part.take(indices, axis=axis) for part in self._parts()))
+        return self._each(lambda part: part.take(indices, axis=axis))
 
     def repeated(self, times: Sequence[int]) -> Facts:
         """Return the entries tiled along each axis."""
-        return Facts(*(np.tile(part, times) for part in self._parts()))
+        return self._each(lambda part: np.tile(part, times))
 
     def through(self, *key: object, keep: Mask | bool = True) -> Facts:
         """Return the facts after an op, named by `key`, that keeps constants where `keep`."""
@@ -172,5 +172,5 @@ class Facts:
         others = [k for k in range(len(self.shape)) if k != axis]
         return self.collapsed(others).stretched({axis: length}).reshaped((length,))
 
-    def _parts(self) -> tuple[Mask, Array, Numbers]:
-        return self.known, self.const, self.number
+    def _each(self, move: Callable[[Array], Array]) -> Facts:
+        return Facts(move(self.known), move(self.const), move(self.number))

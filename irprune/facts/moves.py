@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irprune.facts.domain import MOST_SLICES, Array, Facts
-from irprune.facts.flow import constants, dtype_of, identity
+from irprune.facts.flow import constants, identity
 from irprune.ops.pad import _pads as pads_of
 from irprune.ops.reshape import segments
 from irprune.ops.slice import _slices as slices_of

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from irprune.constants import evaluate
 from irprune.facts.domain import Array, Facts, Mask, chain, digest
 from irprune.facts.flow import dtype_of, identity
 from irprune.ops.elementwise import Elementwise
-from irprune.walk import constant_of
+from irprune.walk import Dim, constant_of
 
 if TYPE_CHECKING:
     from irprune.facts.flow import Flow, Transfer
@@ -31,8 +32,8 @@ def aligned(flow: Flow, values: Sequence[ir.Value], output: ir.Value) -> list[Fa
     tracked = [k for k in range(rank) if any(facts.tracked(k) for facts in operands)]
     result = []
     for value, facts in zip(values, operands, strict=True):
-        own = flow.dims(value)
-        own = [1] * (rank - len(own)) + own
+        dims_here = flow.dims(value)
+        own: list[Dim] = [*[1] * (rank - len(dims_here)), *dims_here]
         lengths: dict[int, int] = {}
         for k in tracked:
             length = own[k]
@@ -53,7 +54,8 @@ def elementwise(node: ir.Node, flow: Flow) -> list[Facts | None]:
     known = np.logical_and.reduce([np.broadcast_to(facts.known, shape) for facts in operands])
     const = np.zeros(shape, dtype_of(node.outputs[0]))
     if known.any():
-        const[known] = _evaluate(node, flow, [np.broadcast_to(f.const, shape) for f in operands], known)
+        arrays = [np.broadcast_to(facts.const, shape) for facts in operands]
+        const[known] = _evaluate(node, flow, arrays, known)
     known = _absorbed(node, operands, known, const)
     bare = Facts.make(known, const, np.zeros(shape, np.uint64))
     present = [value is not None for value in node.inputs]
@@ -65,11 +67,10 @@ def elementwise(node: ir.Node, flow: Flow) -> list[Facts | None]:
 def _absorbed(node: ir.Node, operands: Sequence[Facts], known: Mask, const: Array) -> Mask:
     """Set constants that some operands alone decide; return where a constant is known."""
     if node.op_type == "Mul":
-        zero = np.logical_or.reduce(
-            [np.broadcast_to(f.known & (f.const == 0), known.shape) for f in operands]
-        )
-        const[zero] = 0
-        return known | zero
+        for facts in operands:
+            zero = np.broadcast_to(facts.known & (facts.const == 0), known.shape)
+            const[zero] = 0
+            known = known | zero
     if node.op_type == "Where":
         condition, *branches = operands
         for facts, side in zip(branches, (True, False), strict=True):
@@ -82,38 +83,23 @@ def _absorbed(node: ir.Node, operands: Sequence[Facts], known: Mask, const: Arra
 
 def _evaluate(node: ir.Node, flow: Flow, arrays: Sequence[Array], known: Mask) -> Array:
     """Run the node on the known constants with onnx's reference implementation."""
-    from onnx import GraphProto, NodeProto, helper
-    from onnx.reference import ReferenceEvaluator
-
-    proto: NodeProto = ir.serde.serialize_node(node)
     feeds: dict[str, Array] = {}
-    remaining = iter(arrays)
-    for k, value in enumerate(node.inputs):
-        if value is None:
-            continue
-        vector = next(remaining)[known]
-        scalar = value.shape is not None and len(value.shape) == 0
-        vector = vector[0] if scalar else vector
-        wide = np.asarray(vector, np.float32) if vector.dtype == _BFLOAT16 else vector
-        proto.input[k] = f"x{k}"
-        feeds[f"x{k}"] = np.asarray(wide)
-    del proto.output[1:]
-    proto.output[0] = "y"
-    graph = GraphProto(name="node", node=[proto])
-    graph.input.extend(helper.make_value_info(name, helper.make_tensor_type_proto(1, None)) for name in feeds)
-    graph.output.append(helper.make_value_info("y", helper.make_tensor_type_proto(1, None)))
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", flow.opset)])
+    values = [value for value in node.inputs if value is not None]
+    for value, array in zip(values, arrays, strict=True):
+        vector = array[known]
+        wide = vector.astype(np.float32) if vector.dtype == _BFLOAT16 else vector
+        feeds[value.name or ""] = wide[0] if flow.dims(value) == [] else wide
     with np.errstate(all="ignore"):
-        result = ReferenceEvaluator(model).run(None, feeds)[0]
-    return np.asarray(result).astype(dtype_of(node.outputs[0]))
+        result = evaluate(node, feeds, {"": flow.opset})[0]
+    return result.astype(dtype_of(node.outputs[0]))
 
 
 def dropout(node: ir.Node, flow: Flow) -> list[Facts | None]:
     """The identity at inference."""
     data, training = node.inputs[0], node.inputs[2] if len(node.inputs) > 2 else None
     assert data is not None
-    decided = training is None or (flag := constant_of(training)) is not None and not flag.any()
-    return [flow.of(data) if decided else None]
+    flag = np.zeros(1) if training is None else constant_of(training)
+    return [None if flag is None or flag.any() else flow.of(data)]
 
 
 def _per_channel(node: ir.Node, flow: Flow) -> tuple[Facts, list[Array]] | None:
@@ -142,7 +128,8 @@ def _affine(
 def batch_normalization(node: ir.Node, flow: Flow) -> list[Facts | None]:
     """Y = scale (X - mean) / sqrt(var + epsilon) + B; where scale is 0, Y is B."""
     found = _per_channel(node, flow)
-    if found is None or len(node.outputs) > 1 or node.attributes.get_int("training_mode", 0):
+    training = len(node.outputs) > 1 or node.attributes.get_int("training_mode", 0) != 0
+    if found is None or training:
         return [None]
     facts, parameters = found
     scale, bias, mean, var = (array.astype(np.float64) for array in parameters)

@@ -59,8 +59,8 @@ class Linear:
         if len(shape) == 1:
             return weight[None, None, :, None]
         if len(shape) > 2:
-            left = self.weight == 0
-            return weight.reshape(1, -1, shape[-1], 1) if left else weight.reshape(1, -1, *shape[-2:])
+            inner = (shape[-1], 1) if self.weight == 0 else shape[-2:]
+            return weight.reshape(1, -1, *inner)
         rows_first = (self.weight == 0) != bool(_transposed(self.node, self.weight))
         return (weight if rows_first else weight.T)[None, :, :, None]
 
@@ -115,7 +115,8 @@ def _uniform(node: ir.Node) -> bool:
 
 def used(blocks: Array) -> Mask:
     """Return which columns each row reads with any weight, shape ``(groups, rows, columns)``."""
-    return blocks[..., 0] != 0 if blocks.shape[3] == 1 else (blocks != 0).any(axis=3)
+    mask: Mask = blocks[..., 0] != 0 if blocks.shape[3] == 1 else (blocks != 0).any(axis=3)
+    return mask
 
 
 def linear(node: ir.Node, flow: Flow) -> list[Facts | None]:

@@ -77,9 +77,10 @@ class Pad(Rule):
         new = []
         for axis, (before, after) in enumerate(pads):
             mask = edit.kept(output, axis)
-            if mask is not None and (before > 0 or after > 0):
-                length = len(mask)
-                before, after = int(mask[:before].sum()), int(mask[length - after :].sum())
+            if mask is not None and before > 0:
+                before = int(mask[:before].sum())
+            if mask is not None and after > 0:
+                after = int(mask[-after:].sum())
             new.append((before, after))
         if new == pads:
             return

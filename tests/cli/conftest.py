@@ -20,17 +20,17 @@ def conv_net(seed: int = 0, batch: int | str = 1) -> onnx.ModelProto:
     """Conv, BatchNormalization, Relu, Conv, Relu, GlobalAveragePool, Flatten, Gemm on 1x3x8x8."""
     random = np.random.default_rng(seed)
     shapes = {
-        "conv1.weight": (8, 3, 3, 3),
-        "bn1.weight": (8,),
-        "bn1.bias": (8,),
-        "bn1.mean": (8,),
-        "conv2.weight": (12, 8, 3, 3),
-        "conv2.bias": (12,),
-        "fc.weight": (5, 12),
+        "conv1.weight": (32, 3, 3, 3),
+        "bn1.weight": (32,),
+        "bn1.bias": (32,),
+        "bn1.mean": (32,),
+        "conv2.weight": (48, 32, 3, 3),
+        "conv2.bias": (48,),
+        "fc.weight": (5, 48),
         "fc.bias": (5,),
     }
     arrays = {name: random.normal(size=shape) for name, shape in shapes.items()}
-    arrays["bn1.var"] = random.uniform(0.5, 2, size=8)
+    arrays["bn1.var"] = random.uniform(0.5, 2, size=32)
     nodes = [
         helper.make_node("Conv", ["x", "conv1.weight"], ["c1"], "conv1", pads=[1, 1, 1, 1]),
         helper.make_node(

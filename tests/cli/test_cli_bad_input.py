@@ -96,7 +96,7 @@ def test_external_data_outside_the_folder(
     tensor = initializer(model, "conv1.weight")
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", "0"), ("length", "864")):
+    for key, value in (("location", location), ("offset", "0"), ("length", "3456")):
         tensor.external_data.add(key=key, value=value)
     net.write_bytes(model.SerializeToString())
     message = refused(cli, "run", PIPELINE, net, "-o", "out.onnx")
@@ -105,7 +105,7 @@ def test_external_data_outside_the_folder(
 
 def test_a_wrong_dtype(cli: Cli, net: Path) -> None:
     def integers(model: onnx.ModelProto) -> None:
-        array = np.zeros((12, 8, 3, 3), np.int64)
+        array = np.zeros((48, 32, 3, 3), np.int64)
         initializer(model, "conv2.weight").CopyFrom(numpy_helper.from_array(array, "conv2.weight"))
 
     message = refused(cli, "run", PIPELINE, edited(net, integers), "-o", "out.onnx")
@@ -134,7 +134,7 @@ def test_nan_weights(cli: Cli, net: Path) -> None:
 
 def test_contradicting_shapes(cli: Cli, net: Path) -> None:
     def shrink(model: onnx.ModelProto) -> None:
-        array = np.ones((12, 7, 3, 3), np.float32)
+        array = np.ones((48, 31, 3, 3), np.float32)
         initializer(model, "conv2.weight").CopyFrom(numpy_helper.from_array(array, "conv2.weight"))
 
     message = refused(cli, "run", PIPELINE, edited(net, shrink), "-o", "out.onnx")
@@ -146,7 +146,7 @@ def test_an_unknown_operator_set(cli: Cli, net: Path) -> None:
         model.graph.node[2].domain = "com.example"
         model.opset_import.append(helper.make_opsetid("com.example", 1))
 
-    message = refused(cli, "run", PIPELINE, edited(net, custom), "-o", "out.onnx")
+    message = refused(cli, "run", "normalize", edited(net, custom), "-o", "out.onnx")
     assert "com.example" in message
 
 

@@ -42,6 +42,12 @@ def test_a_model_that_fails_is_a_row_and_exit_1(cli: Cli, net: Path, other_net: 
 
 
 def test_bad_usage(cli: Cli, net: Path) -> None:
-    for args in ([], ["missing.onnx"], [net, "--rounds", 0], [net, "--shape", "y=1"]):
+    for args in (
+        [],
+        ["missing.onnx"],
+        [net, "missing.onnx"],
+        [net, "--rounds", 0],
+        [net, "--shape", "y=1"],
+    ):
         done = cli("bench", *args)
         assert (done.exit_code, done.stdout) == (2, "")

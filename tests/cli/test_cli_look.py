@@ -25,13 +25,13 @@ def test_inspect_as_text(cli: Cli, net: Path) -> None:
 
 def test_inspect_as_json(cli: Cli, net: Path) -> None:
     facts = json.loads(cli("inspect", net, "--json").stdout)
-    conv1, conv2, fc = 8 * 3 * 9 * 64, 12 * 8 * 9 * 36, 5 * 12
+    conv1, conv2, fc = 32 * 3 * 9 * 64, 48 * 32 * 9 * 36, 5 * 48
     assert facts["costs"]["macs"] == conv1 + conv2 + fc
     assert facts["inputs"] == [{"name": "x", "dtype": "FLOAT", "shape": [1, 3, 8, 8]}]
-    assert facts["free"] == {"contraction_channels": 20, "of": 20}
+    assert facts["free"] == {"contraction_channels": 80, "of": 80}
     assert [(group["name"], group["classes"]) for group in facts["groups"]] == [
-        ("conv1.weight", 8),
-        ("conv2.weight", 12),
+        ("conv1.weight", 32),
+        ("conv2.weight", 48),
     ]
     pinned = {(row["tensor"], row["axis"]): row for row in facts["pinned"]}
     assert pinned["fc.weight", 0]["reason"] == "is part of a graph output at output y"
@@ -70,7 +70,7 @@ def test_explain_a_pinned_axis(cli: Cli, net: Path) -> None:
 
 def test_explain_every_axis(cli: Cli, net: Path) -> None:
     facts = json.loads(cli("explain", net, "conv2.weight", "--json").stdout)
-    assert facts["shape"] == [12, 8, 3, 3]
+    assert facts["shape"] == [48, 32, 3, 3]
     assert [axis["pinned"] for axis in facts["axes"]] == [0, 0, 3, 3]
     coupled = {(row["tensor"], row["axis"]) for row in facts["axes"][0]["coupled"]}
     assert ("fc.weight", 1) in coupled
@@ -83,7 +83,7 @@ def test_explain_every_axis(cli: Cli, net: Path) -> None:
         (["conv2.weihgt"], "no tensor conv2.weihgt; did you mean conv2.weight"),
         (["conv2.weight", "--axis", 4], "has 4 axes, so no axis 4"),
         (["conv2.weight", "--axis", -5], "has 4 axes, so no axis -5"),
-        (["conv2.weight", "--axis", 0, "--index", 12], "positions run from 0 to 11"),
+        (["conv2.weight", "--axis", 0, "--index", 48], "positions run from 0 to 47"),
         (["conv2.weight", "--index", 0], "add --axis K"),
     ],
 )

@@ -43,8 +43,8 @@ def test_prunes_proves_and_writes(cli: Cli, net: Path, tmp_path: Path) -> None:
     assert "MACs" in done.stdout
     assert "[1/3] normalize" in done.stderr
     assert output(tmp_path / "small.onnx").shape == (1, 5)
-    assert shape(tmp_path / "small.onnx", "conv2.weight") < [12, 8, 3, 3]
-    assert shape(tmp_path / "b.onnx", "conv2.weight") == [12, 8, 3, 3]
+    assert shape(tmp_path / "small.onnx", "conv2.weight") < [48, 32, 3, 3]
+    assert shape(tmp_path / "b.onnx", "conv2.weight") == [48, 32, 3, 3]
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["after"]["macs"] == pytest.approx(report["before"]["macs"] / 2, rel=0.1)
     assert [proof["verdict"] for proof in report["proof"]] == ["proved", "proved"]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Dim, Net, batches, check_random_plan, macs, seeds, ties, why
-
-import pytest
 
 FORMS = ["none", "scalar", "vector", "one", "row", "matrix", "column"]
 bias_and_opset = st.tuples(st.sampled_from(FORMS), st.sampled_from([8, 9, 11, 13, 22])).filter(

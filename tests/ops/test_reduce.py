@@ -1,0 +1,122 @@
+"""Reductions: a sum contracts, other statistics keep what they reduce."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import Dim, Net, batches, check_random_plan, seeds, ties, why
+
+from irprune.channels import analyse
+from irprune.ops.reduce import ArgExtremum, ReduceSum, Statistic
+
+KINDS = [*ReduceSum.ops, *Statistic.ops]
+
+
+def _reduce(net: Net, kind: str, x: str, axes: list[int], **attributes: int) -> str:
+    since = 13 if kind == "ReduceSum" else 18
+    return net.axes_op(kind, x, axes, since, name="c", **attributes)
+
+
+def test_a_sum_over_channels_contracts_them() -> None:
+    net = Net()
+    _reduce(net, "ReduceSum", net.image(3), [1])
+    net.op("Relu", "c", name="y")
+    model = net.model()
+    assert ties(model, ("p.w", 0), ("c", 1)) == [[1, 2, 3], [0]]
+    sites = [(s.node.op_type, s.axis) for s in analyse(model.ir.graph).contractions]
+    assert sites == [("Conv", 1), ("ReduceSum", 1)]
+
+
+@pytest.mark.parametrize("kind", Statistic.ops)
+@pytest.mark.parametrize("axes", [[1], [-3], [2, 1], []])
+def test_a_statistic_over_channels_keeps_them(kind: str, axes: list[int]) -> None:
+    net = Net(13)
+    if axes:
+        _reduce(net, kind, net.image(3), axes)
+    else:
+        net.op(kind, net.image(3), name="c")
+    net.op("Relu", "c", name="y")
+    reason = f"takes part in the statistic {kind} at c.{kind} ({kind})"
+    assert why(net.model(), "p.w", 0) == reason
+
+
+@pytest.mark.parametrize("kind", ArgExtremum.ops)
+def test_the_position_of_an_extreme_counts_every_position(kind: str) -> None:
+    net = Net()
+    x = net.image(3)
+    net.op(kind, x, name="c", axis=-3, keepdims=0)
+    net.op(kind, x, name="d", axis=2)
+    net.op("Cast", "d", name="e", to=1)
+    net.consume("e", 4, 1, 3)
+    model = net.model("y", "c")
+    assert why(model, "p.w", 0).startswith(f"is indexed by {kind}")
+    net = Net()
+    net.op("Cast", net.op(kind, net.image(3), name="d", axis=2), name="e", to=1)
+    net.consume("e", 4, 1, 3)
+    assert ties(net.model(), ("p.w", 0)) == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize("kind", ["ReduceSum", "ReduceMean"])
+def test_computed_axes_pin(kind: str) -> None:
+    net = Net(18)
+    net.op(kind, net.image(3), net.input(1, name="r", dtype=7), name="c", keepdims=1)
+    net.consume("c", 4, 1, 3)
+    assert why(net.model(), "p.w", 0).startswith("a shape is unknown")
+
+
+def test_no_axes_means_all_or_none() -> None:
+    net = Net(18)
+    net.op("ReduceMean", net.image(3), name="c", noop_with_empty_axes=1)
+    net.consume("c", 4, 1, 3)
+    assert ties(net.model(), ("p.w", 0), ("c", 1)) == [[1, 2, 3]] * 2
+    net = Net(13)
+    net.op("ReduceSum", net.image(3), name="y", keepdims=0)
+    assert ties(net.model(), ("p.w", 0)) == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    axes=st.sampled_from([[2], [3, 2], [-1], [0], [-2, -1], [0, 2]]),
+    keepdims=st.booleans(),
+    channels=st.integers(1, 6),
+    batch=batches,
+    opset=st.sampled_from([8, 11, 13, 18]),
+    seed=seeds,
+)
+@settings(max_examples=10)
+def test_random_reductions_of_other_axes_stay_exact(
+    kind: str,
+    axes: list[int],
+    keepdims: bool,
+    channels: int,
+    batch: Dim,
+    opset: int,
+    seed: int,
+) -> None:
+    net = Net(opset, seed)
+    x = net.op("Softplus", net.image(channels, batch))
+    _reduce(net, kind, x, axes, keepdims=int(keepdims))
+    rank = 4 if keepdims else 4 - len(axes)
+    axis = 1 if keepdims or 0 not in axes else 0
+    net.consume("c", rank, axis, channels) if rank > 1 else net.linear("c", channels, 2, "y")
+    trial = check_random_plan(net.model(), seed)
+    assert all(ties(trial.model, ("p.w", 0))[0])
+
+
+@given(
+    axes=st.sampled_from([[1], [-3], [1, 2, 3], [3, 1], [0, 1]]),
+    keepdims=st.booleans(),
+    channels=st.integers(1, 6),
+    batch=batches,
+    opset=st.sampled_from([8, 11, 13, 18]),
+    seed=seeds,
+)
+def test_random_sums_over_channels_stay_exact(
+    axes: list[int], keepdims: bool, channels: int, batch: Dim, opset: int, seed: int
+) -> None:
+    net = Net(opset, seed)
+    _reduce(net, "ReduceSum", net.image(channels, batch), axes, keepdims=int(keepdims))
+    net.op("Tanh", "c", name="y")
+    trial = check_random_plan(net.model(), seed)
+    assert all(ties(trial.model, ("p.w", 0))[0])
