@@ -15,7 +15,7 @@ from irprune.labels import Axis, Labels
 from irprune.ops import rule_for
 from irprune.passbase import Analysis
 from irprune.plan import Mask, Plan
-from irprune.walk import Heads, Walk, describe
+from irprune.walk import Heads, PinRecord, Walk, describe
 
 if TYPE_CHECKING:
     from irprune.model import Model
@@ -83,7 +83,7 @@ class Channels:
             for node in self.graph
             for index, axis in rule_for(node).producers(node)
             for value, classes in self._axis(node, index, axis)
-            if value.is_initializer()
+            if _is_parameter(value)
         ]
 
     @cached_property
@@ -174,7 +174,7 @@ class Channels:
 
     def reason(self, ids: Labels) -> str | None:
         """Return why the class of these label ids is pinned, by the pin nearest to them."""
-        pins = {int(i): pin for pin in reversed(self.walk.pins) for i in pin.ids}
+        pins = self._pins
         frontier, seen = set(ids.tolist()), set(ids.tolist())
         while frontier:
             for i in frontier:
@@ -185,6 +185,11 @@ class Channels:
             frontier = self._neighbours(frontier) - seen
             seen |= frontier
         return None
+
+    @cached_property
+    def _pins(self) -> dict[int, PinRecord]:
+        """The first pin of each label id that has one."""
+        return {int(i): pin for pin in reversed(self.walk.pins) for i in pin.ids}
 
     @cached_property
     def _edges(self) -> tuple[Labels, Labels]:
@@ -202,6 +207,12 @@ class Channels:
         low = np.searchsorted(sources, wanted, "left")
         high = np.searchsorted(sources, wanted, "right")
         return {int(t) for a, b in zip(low, high, strict=True) for t in targets[a:b]}
+
+
+def _is_parameter(value: ir.Value) -> bool:
+    """A weight: an initializer, or a constant that a ConstantOfShape node writes out in full."""
+    maker = value.producer()
+    return value.is_initializer() or (maker is not None and maker.op_type == "ConstantOfShape")
 
 
 def analyse(graph: ir.Graph, heads: Heads = "inner") -> Channels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +18,18 @@ Array = npt.NDArray[np.generic]
 _SHAPE_LIKE = (ir.DataType.INT64, ir.DataType.INT32)
 _MOST_SHAPE_LIKE = 1 << 10
 
-EVALUATED = frozenset(
-    """Abs Add And ArgMax ArgMin Cast Ceil Clip Concat ConstantOfShape CumSum Div Equal Erf Exp
+_EVALUATED = """
+    Abs Add And ArgMax ArgMin Cast Ceil Clip Concat ConstantOfShape CumSum Div Equal Erf Exp
     Expand EyeLike Flatten Floor Gather GatherElements GatherND Greater GreaterOrEqual Less
     LessOrEqual Log Max Mean Min Mod Mul Neg NonZero Not OneHot Or Pad Pow Range Reciprocal
     ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Reshape Round
     ScatterElements ScatterND Sigmoid Sign Sin Cos Slice Split Sqrt Squeeze Sub Sum Tanh Tile TopK
-    Transpose Trilu Unsqueeze Where Xor""".split()
-)
+    Transpose Trilu Unsqueeze Where Xor
+"""
+EVALUATED = frozenset(_EVALUATED.split())
 """Ops that `evaluate` is asked for: those of shape arithmetic and of small float constants."""
 
-GROWING = frozenset("ConstantOfShape EyeLike Expand OneHot Pad Range Tile".split())
+GROWING = frozenset(["ConstantOfShape", "EyeLike", "Expand", "OneHot", "Pad", "Range", "Tile"])
 """Ops whose output can be far larger than their inputs."""
 
 
@@ -72,9 +73,7 @@ def _tensor(node: ir.Node) -> ir.TensorProtocol:
     )
 
 
-def evaluate(
-    node: ir.Node, inputs: Mapping[str, Array], opsets: Mapping[str, int]
-) -> list[Array]:
+def evaluate(node: ir.Node, inputs: Mapping[str, Array], opsets: Mapping[str, int]) -> list[Array]:
     """Compute the outputs of a node from arrays, with the reference implementation of onnx.
 
     Raises whatever the reference implementation raises, for what it does not cover.
@@ -102,7 +101,7 @@ def unshare(graph: ir.Graph, names: Names) -> int:
     """
     copies = 0
     for value in list(graph.initializers.values()):
-        uses: Sequence[ir.Usage] = list(value.uses())
+        uses = list(value.uses())
         spare = uses if value.is_graph_output() else uses[1:]
         tensor = value.const_value
         if not spare or tensor is None or not _separable(tensor):

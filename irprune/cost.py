@@ -114,7 +114,7 @@ class CostModel:
         return self.symbols.get(dim.value or "", 1)
 
     def _macs(self, size: Size) -> int:
-        return sum(rule.macs(node, size) for node, rule in self._busy if _all_shaped(node))
+        return sum(rule.macs(node, size) for node, rule in self._busy)
 
     def _count(self, size: Size) -> int:
         return sum(_elements(value, size) for value in self._params)
@@ -159,10 +159,6 @@ def _has_macs(rule: object) -> bool:
     from irprune.ops.rule import Rule
 
     return type(rule).macs is not Rule.macs  # type: ignore[attr-defined]
-
-
-def _all_shaped(node: ir.Node) -> bool:
-    return all(v is None or v.shape is not None for v in (*node.inputs, *node.outputs))
 
 
 def _elements(value: ir.Value, size: Size) -> int:

@@ -59,8 +59,8 @@ class Read:
 
     def needed(self, live: Mask) -> Mask:
         """Return which positions live rows read; ``live`` has shape ``(classes,)``."""
-        meets: Mask = (self.active & live[self.rows][:, :, None]).any(axis=1)
-        return meets.ravel()
+        meets = self.active & live[self.rows][:, :, None]
+        return np.asarray(meets.any(axis=1)).ravel()
 
     @cached_property
     def zero(self) -> Mask:
@@ -201,7 +201,7 @@ class Liveness:
     def _hold(self) -> None:
         """Keep one class on every tensor axis that would lose all of them."""
         flat, starts, _ = self.channels.unique_axes
-        axes = np.split(flat, starts[1:])
+        axes = np.split(flat, starts[1:]) if len(starts) else []
         while True:
             empty = [classes for classes in axes if not self.live[classes].any()]
             if not empty:

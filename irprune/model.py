@@ -93,7 +93,8 @@ class Model:
         path = Path(path)
         size = sum(t.nbytes for t in _tensors(self.ir.graph))
         external = self.provenance.external if external is None else external
-        with _listed(self.ir.graph, self.overridable):
+        every = tuple(self.ir.graph.initializers)
+        with _listed(self.ir.graph, self.overridable if self.ir.ir_version >= 4 else every):
             if external or size > _PROTOBUF_LIMIT:
                 _save_external(self.ir, path)
             else:

@@ -67,7 +67,9 @@ def name_all(graph: ir.Graph) -> int:
             node.name = names.node(node.name or f"{node.op_type}_{index}")
             count += 1
         before.add(node.name)
-    fixed = {v for part in parts for v in (*part.inputs, *part.outputs, *part.initializers.values())}
+    fixed = {
+        v for part in parts for v in (*part.inputs, *part.outputs, *part.initializers.values())
+    }
     used = {value.name for value in fixed}
     for node in nodes:
         for index, value in enumerate(node.outputs):

@@ -147,7 +147,7 @@ def promote(model: ir.Model) -> None:
                     node.attributes[name] = widened
         for value in values:
             if value.dtype in HALF:
-                value.dtype = ir.DataType.FLOAT
+                value.type = ir.TensorType(ir.DataType.FLOAT)  # types are shared with the original
                 if value.const_value is not None:
                     value.const_value = _widen(value.const_value)
 

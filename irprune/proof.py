@@ -194,7 +194,10 @@ def _verdict(
     if errors.beyond:
         first = errors.beyond[0]
         where = f"first at {first}, " if first != errors.worst else ""
-        return "failed", f"{errors.worst} is off by {errors.largest:.1e} ({where}{bound})"
+        off = f"is off by {errors.largest:.1e}"
+        if not math.isfinite(errors.largest):
+            off = "differs in shape, type, exact values or where it is infinite or NaN"
+        return "failed", f"{errors.worst} {off} ({where}{bound})"
     if not mutants:
         return "inconclusive", "no two channels of any floating-point weight differ"
     for mutant, found in mutants.items():

@@ -92,9 +92,7 @@ class _Masker:
                 value = self._apply(node, value, axis, kept)
             node.replace_input_with(index, value)
 
-    def _kept(
-        self, node: ir.Node, contraction: Contraction
-    ) -> tuple[Mask | None, Mask | None]:
+    def _kept(self, node: ir.Node, contraction: Contraction) -> tuple[Mask | None, Mask | None]:
         """Return the kept positions of the data and of the other operand, where they agree."""
         data = _input(node, contraction.data)
         kept = self._planned(data, contraction.axis)

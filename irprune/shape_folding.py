@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from irprune.names import Names
-from irprune.shape_learning import Knowledge
-from irprune.shape_values import Element, Length, Partial
+from irprune.shape_learning import Knowledge, size_of
+from irprune.shape_values import Element, Length
 from irprune.tidy import add_initializer, is_used
 
 
@@ -116,16 +116,15 @@ class ShapeFolder:
         if isinstance(first, Length):
             rank = len(first.value.shape or ())
             source = self._node(made, stem, "Shape", [first.value], [rank])
-            positions, count = [e.axis for e in run], rank
+            positions = [e.axis for e in run]
         elif isinstance(first, Element):
             source, positions = first.value, [e.position for e in run]
-            count = None if not source.shape else source.shape[0]
         else:
             return self._numbers(f"{stem}_numbers", run)
-        if count is None:
+        if not source.shape:
             one = self._numbers(f"{stem}_shape", [1])
             return source if scalar else self._node(made, stem, "Reshape", [source, one], [1])
-        if not scalar and positions == list(range(int(count))):
+        if not scalar and positions == list(range(size_of(source) or 0)):
             return source
         where = self._numbers(f"{stem}_positions", positions[0] if scalar else positions)
         shape = [] if scalar else [len(run)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -21,7 +22,6 @@ from irprune.shape_values import (
     dim_elements,
     partial_of,
     partial_outputs,
-    settled_target,
 )
 from irprune.walk import describe
 
@@ -113,7 +113,9 @@ class Knowledge:
                 for value, partial in zip(node.outputs, found, strict=False):
                     self._store(value, partial)
                 return
-        if node.op_type in EVALUATED and all(self._computed(v) or v.is_initializer() for v in given):
+        if node.op_type in EVALUATED and all(
+            self._computed(v) or v.is_initializer() for v in given
+        ):
             self._evaluate(node, given)
 
     def _computed(self, value: ir.Value) -> bool:
@@ -240,6 +242,46 @@ class Knowledge:
         if old is None or after != before:
             value.shape = ir.Shape(after)
             self._reshaped.add(value)
+
+
+def settled_target(
+    dims: Sequence[int | Length], asked: Sequence[Any], allowzero: bool
+) -> list[int] | None:
+    """Return the target of a Reshape as numbers, None where more than one length is open.
+
+    A length that the data have at the same place becomes 0 (copied), the only other one -1; and
+    a -1 that stands for a dynamic axis at its place becomes 0 too: so names of dimensions survive.
+
+    Args:
+        dims: the dimensions of the data, empty where unknown.
+        asked: the elements of the target.
+        allowzero: a 0 in the target asks for an axis of length 0.
+    """
+    if allowzero and 0 in asked:
+        return None
+    target = [
+        e if isinstance(e, int) else 0 if k < len(dims) and dims[k] == e else None
+        for k, e in enumerate(asked)
+    ]
+    if (open_ := target.count(None) + target.count(-1)) > 1:
+        return None
+    numbers = [-1 if n is None else n for n in target]
+    if open_:
+        k = numbers.index(-1)
+        copied = [dims[j] if n == 0 and j < len(dims) else n for j, n in enumerate(numbers)]
+        rest = _product(copied, k)
+        dynamic = k < len(dims) and isinstance(dims[k], Length)
+        if dynamic and rest[0] and rest == _product(dims, k):
+            numbers[k] = 0
+    return numbers
+
+
+def _product(elements: Sequence[Any], without: int) -> tuple[int, Counter[Any]]:
+    """Return the product of the numbers and the count of each length, one element left out."""
+    rest = [e for k, e in enumerate(elements) if k != without]
+    return prod(e for e in rest if isinstance(e, int)), Counter(
+        e for e in rest if not isinstance(e, int)
+    )
 
 
 def size_of(value: ir.Value) -> int | None:

@@ -7,7 +7,6 @@ Inside `partial_outputs` an element may also be None: nothing is known of it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -115,46 +114,6 @@ def partial_outputs(node: ir.Node, lookup: Lookup) -> list[Partial] | None:
     except Unknown:
         return None
     return found if isinstance(found, list) else [found]
-
-
-def settled_target(
-    dims: Sequence[int | Length], asked: Sequence[Any], allowzero: bool
-) -> list[int] | None:
-    """Return the target of a Reshape as numbers, None where more than one length is open.
-
-    A length that the data have at the same place becomes 0 (copied), the only other one -1; and
-    a -1 that stands for a dynamic axis at its place becomes 0 too: so names of dimensions survive.
-
-    Args:
-        dims: the dimensions of the data, empty where unknown.
-        asked: the elements of the target.
-        allowzero: a 0 in the target asks for an axis of length 0.
-    """
-    if allowzero and 0 in asked:
-        return None
-    target = [
-        e if isinstance(e, int) else 0 if k < len(dims) and dims[k] == e else None
-        for k, e in enumerate(asked)
-    ]
-    if (open_ := target.count(None) + target.count(-1)) > 1:
-        return None
-    numbers = [-1 if n is None else n for n in target]
-    if open_:
-        k = numbers.index(-1)
-        copied = [dims[j] if n == 0 and j < len(dims) else n for j, n in enumerate(numbers)]
-        rest = _product(copied, k)
-        dynamic = k < len(dims) and isinstance(dims[k], Length)
-        if dynamic and rest[0] and rest == _product(dims, k):
-            numbers[k] = 0
-    return numbers
-
-
-def _product(elements: Sequence[Any], without: int) -> tuple[int, Counter[Any]]:
-    """Return the product of the numbers and the count of each length, one element left out."""
-    rest = [e for k, e in enumerate(elements) if k != without]
-    return prod(e for e in rest if isinstance(e, int)), Counter(
-        e for e in rest if not isinstance(e, int)
-    )
 
 
 # Elements
@@ -346,7 +305,7 @@ def _cast(call: Call) -> Partial:
     if to == value.dtype:
         return data
     if to == ir.DataType.BOOL:
-        kept = [bool(e) if isinstance(e, int) else None for e in data.ravel()]
+        kept: list[Any] = [bool(e) if isinstance(e, int) else None for e in data.ravel()]
     elif to in (ir.DataType.INT32, ir.DataType.INT64):
         kept = [
             int(e) if isinstance(e, int) else e if isinstance(e, Length) else None

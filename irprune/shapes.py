@@ -26,7 +26,10 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
         graph.initializers.pop(value.name or "")
     graph.inputs.extend(weights)
     try:
-        return ir.serde.serialize_model(model)
+        proto = ir.serde.serialize_model(model)
+        # Before IR 4 every weight must be a graph input too; `Model.save` sees to that.
+        proto.ir_version = max(proto.ir_version, 4)
+        return proto
     finally:
         graph.inputs.clear()
         graph.inputs.extend(inputs)
@@ -43,7 +46,9 @@ def inferred(model: ir.Model) -> onnx.ModelProto:
     proto = skeleton(model)
     del proto.graph.value_info[:]
     try:
-        return onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+        return onnx.shape_inference.infer_shapes(
+            proto, check_type=True, strict_mode=True, data_prop=True
+        )
     except onnx.shape_inference.InferenceError as error:
         raise IrpruneError(
             f"shape inference failed: {_first_line(str(error))}",

@@ -92,7 +92,7 @@ def add_initializer(graph: ir.Graph, name: str, tensor: ir.TensorProtocol | np.n
         tensor = ir.tensor(tensor, name=name)
     value = ir.Value(
         name=name,
-        shape=ir.Shape(tensor.shape),
+        shape=ir.Shape(list(tensor.shape.numpy())),
         type=ir.TensorType(tensor.dtype),
         const_value=tensor,
     )

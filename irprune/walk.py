@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from irprune.errors import IrpruneError
 from irprune.labels import PINNED, Axis, Labels, UnionFind
-from irprune.ops import rule_for
+from irprune.ops import bodies, rule_for
 
 Dim = int | str | None
 Heads = Literal["inner", "whole"]
@@ -208,30 +208,22 @@ class Walk:
                 self.pin(axis, "is part of a graph output")
 
     def _step(self, node: ir.Node) -> None:
-        bodies = [a for a in node.attributes.values() if _is_body(a)]
-        if bodies:
-            self.pin_node(node, "control flow bodies are not analysed")
-            self._pin_captured(bodies)
-        elif any(v is not None and v.shape is None for v in (*node.inputs, *node.outputs)):
-            self.pin_node(node, "a shape is unknown")
-        else:
-            rule_for(node).propagate(node, self)
+        rule = rule_for(node)
+        for value in (node.inputs[k] for k in rule.lengths if k < len(node.inputs)):
+            for axis in self.axes(value) if value is not None else ():
+                self.pin(axis, "holds lengths or positions")
+        rule.propagate(node, self)
+        for body in bodies(node):
+            self._pin_captured(body)
         for value in node.outputs:
             self._check(node, value)
 
-    def _pin_captured(self, bodies: Sequence[ir.Attr]) -> None:
-        for attribute in bodies:
-            graphs = (
-                [attribute.as_graph()]
-                if attribute.type == ir.AttributeType.GRAPH
-                else list(attribute.as_graphs())
-            )
-            for body in graphs:
-                for inner in body.all_nodes():
-                    for value in inner.inputs:
-                        if value is not None and value.graph is self.graph:
-                            for axis in self.axes(value):
-                                self.pin(axis, "is read inside a control flow body")
+    def _pin_captured(self, body: ir.Graph) -> None:
+        for inner in body.all_nodes():
+            for value in inner.inputs:
+                if value is not None and value.graph is self.graph and value.shape is not None:
+                    for axis in self.axes(value):
+                        self.pin(axis, "is read inside a control flow body")
 
     def _check(self, node: ir.Node, value: ir.Value) -> None:
         dims, axes = dims_of(value) or [], self.labels.get(value)
@@ -259,10 +251,6 @@ class Walk:
 
 def _zeros(dim: Dim) -> Axis:
     return np.full(dim, PINNED, dtype=np.int64) if isinstance(dim, int) else None
-
-
-def _is_body(attribute: ir.Attr) -> bool:
-    return attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 def constant_of(value: ir.Value | None) -> np.ndarray | None:

@@ -31,7 +31,7 @@ class Cleanup(Pass):
             )
         imports, functions = len(model.ir.opset_imports), len(model.ir.functions)
         removed = tidy.remove_dead(model.ir)
-        RemoveUnusedFunctionsPass()(model.ir)
+        RemoveUnusedFunctionsPass()(model.ir)  # type: ignore[no-untyped-call]
         RemoveUnusedOpsetsPass()(model.ir)
         shapes.infer(model.ir)
         counts = {

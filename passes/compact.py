@@ -46,7 +46,8 @@ def compact_graph(graph: ir.Graph, plan: Plan) -> None:
         _check(name, masks, values.get(name))
     edit = Edit(graph, plan)
     for node in list(graph):
-        rule_for(node).rewrite(node, edit)
+        if edit.touched(node):
+            rule_for(node).rewrite(node, edit)
     for name, masks in plan.axes.items():
         value = values[name]
         if value.is_initializer():

@@ -103,7 +103,10 @@ class Importance:
     def _measure(self, value: ir.Value, axis: int) -> Scores:
         key = (value, axis)
         if key not in self._measured:
-            assert value.const_value is not None
+            if value.const_value is None:  # the same number everywhere: no channel matters more
+                assert value.shape is not None
+                self._measured[key] = np.zeros(int(value.shape[axis]))  # type: ignore[arg-type]
+                return self._measured[key]
             measure = _MEASURES["linf" if self.criterion == "bn-scale" else self.criterion]
             scores = np.asarray(measure(_rows(value.const_value.numpy(), axis)), np.float64)
             if np.isnan(scores).any():

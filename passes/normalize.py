@@ -70,13 +70,15 @@ def _inline(model: ir.Model) -> int:
     if not model.functions:
         return 0
     try:
-        result = InlinePass()(model)
+        inliner = InlinePass()
+        inliner.requires(model)
+        result = inliner.call(model)
     except (PreconditionError, ValueError) as error:
         raise IrpruneError(
             f"a model-local function cannot be inlined: {error}",
             mend="export the model without functions",
         ) from error
-    RemoveUnusedFunctionsPass()(model)
+    RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     return sum(result.id_count.values())
 
 

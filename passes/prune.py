@@ -12,19 +12,28 @@ from typing import Any, Literal
 
 import numpy as np
 
-from irprune.channels import ChannelClasses, Channels
+from irprune.channels import ChannelClasses, Channels, pin_reasons
 from irprune.cost import Cost, CostModel, input_symbols
 from irprune.errors import IrpruneError
 from irprune.groups import Group, Groups
+from irprune.labels import Labels
 from irprune.model import Model
 from irprune.passbase import Context, Pass, option
-from irprune.passes.importance import Aggregate, Criterion, Importance, Normalize, normalized
+from irprune.passes.importance import (
+    Aggregate,
+    Criterion,
+    Importance,
+    Normalize,
+    Scores,
+    normalized,
+)
 from irprune.passes.selection import Candidate, Counts, Selection, allowed_counts
 from irprune.plan import Mask
 from irprune.walk import Heads
 
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _CLOSE = 0.02
+_REASONS = 3
 
 
 @dataclass(frozen=True)
@@ -82,63 +91,85 @@ class Prune(Pass):
         if model.pending is not None:
             alive = channels.keep_of(model.pending)
         forced = _Overrides.load(self.overrides)
-        align = self._alignment(context)
-        candidates, fixed = self._candidates(channels, groups, alive, align, forced, context)
-        if not candidates:
-            raise IrpruneError(
-                "no channel can be pruned",
-                mend="see `irprune inspect` for what pins them, and check only and skip",
-            )
-        selection = Selection(channels, candidates, alive, fixed)
-        counts = selection.spread() if self.scope == "global" else selection.local
-        chosen, report = self._choose(selection, counts, channels, model, context)
+        forced.check(groups)
+        members, fixed = self._members(channels, groups, alive, context)
+        if not members:
+            raise self._nothing(channels)
+        goal = self._goal(channels, model, context)
+        for align in self._alignments(context):
+            candidates = [self._candidate(*member, align, forced) for member in members]
+            selection = Selection(channels, candidates, alive, fixed)
+            counts = selection.spread() if self.scope == "global" else selection.local
+            if goal is None or goal.least(selection, counts) <= goal.target * (1 + _CLOSE):
+                break
+        else:
+            assert goal is not None
+            raise goal.unreachable(selection, counts)
+        if goal is None:
+            assert self.ratio is not None
+            chosen, report = counts(self.ratio), {"target": {"ratio": self.ratio}}
+        else:
+            chosen, report = goal.choose(selection, counts, context)
         keep = selection.keep(chosen)
         model.pending = channels.plan(keep)
+        offered = np.unique(np.concatenate([c.alive for c in candidates]))
         return {
             **report,
             "align": align,
             "groups": len(candidates),
             "classes_removed": int((alive & ~keep).sum()),
-            "classes": int(alive[np.unique(np.concatenate([c.alive for c in candidates]))].sum()),
+            "classes": len(offered),
         }
 
-    def _alignment(self, context: Context) -> int:
+    def _alignments(self, context: Context) -> list[int]:
+        """Return the alignments to try: ``auto`` halves the device's until the target is reached.
+
+        Networks narrower than the device's blocks could not be pruned at all otherwise.
+        """
         if self.align != "auto":
-            return self.align
+            return [self.align]
         if context.device is None:
             raise IrpruneError("align=auto needs a device", mend="give a number, e.g. align=8")
-        return context.device.align()
+        widest = context.device.align()
+        return [widest >> k for k in range(widest.bit_length())]
 
-    def _candidates(
-        self,
-        channels: Channels,
-        groups: list[Group],
-        alive: Mask,
-        align: int,
-        forced: _Overrides,
-        context: Context,
-    ) -> tuple[list[Candidate], Mask]:
-        """Return the groups that may shrink, and the classes that must stay."""
+    def _nothing(self, channels: Channels) -> IrpruneError:
+        reasons = pin_reasons(channels, channels.contractions)
+        most = sorted(reasons, key=lambda r: -reasons[r])[:_REASONS]
+        why = "".join(f"; {reasons[r]} positions: {r}" for r in most)
+        return IrpruneError(
+            f"no channel can be pruned{why}",
+            mend="`irprune inspect` lists every reason; check only and skip too",
+        )
+
+    def _members(
+        self, channels: Channels, groups: list[Group], alive: Mask, context: Context
+    ) -> tuple[list[tuple[Group, Labels, Scores]], Mask]:
+        """Return the groups that may shrink, with their living classes from the least important
+        on and their scores, and which classes must stay."""
         seed = context.seed if self.seed is None else self.seed
         importance = Importance(channels, self.criterion, self.aggregate, seed)
-        found: list[Candidate] = []
+        found: list[tuple[Group, Labels, Scores]] = []
         fixed = np.zeros(channels.count, np.bool_)
         for group in groups:
             scores = importance.of(group) if self._matches(group) else None
             if scores is None:
                 fixed[group.classes] = alive[group.classes]
                 continue
-            scores = normalized(scores, self.normalize)
             living = alive[group.classes]
-            order = np.argsort(scores[living], kind="stable")
-            site = group.producers[0]
-            multiplicity = int((site.classes == group.classes[0]).sum())
-            classes = group.classes[living][order]
-            allowed = allowed_counts(len(classes), multiplicity, align, self.min)
-            allowed = forced.narrowed(group, len(classes), multiplicity, allowed)
-            found.append(Candidate(group, classes, scores[living][order], multiplicity, allowed))
-        forced.check(groups)
+            scores = normalized(scores, self.normalize)[living]
+            order = np.argsort(scores, kind="stable")
+            found.append((group, group.classes[living][order], scores[order]))
         return found, fixed
+
+    def _candidate(
+        self, group: Group, classes: Labels, scores: Scores, align: int, forced: _Overrides
+    ) -> Candidate:
+        site = group.producers[0]
+        multiplicity = int((site.classes == group.classes[0]).sum())
+        allowed = allowed_counts(len(classes), multiplicity, align, self.min)
+        allowed = forced.narrowed(group, len(classes), multiplicity, allowed)
+        return Candidate(group, classes, scores, multiplicity, allowed)
 
     def _matches(self, group: Group) -> bool:
         def hit(patterns: tuple[str, ...]) -> bool:
@@ -147,49 +178,61 @@ class Prune(Pass):
 
         return (not self.only or hit(self.only)) and not hit(self.skip)
 
-    def _choose(
-        self,
-        selection: Selection,
-        counts: Callable[[float], Counts],
-        channels: Channels,
-        model: Model,
-        context: Context,
-    ) -> tuple[Counts, dict[str, Any]]:
+    def _goal(self, channels: Channels, model: Model, context: Context) -> _Goal | None:
+        """Return the cost target, or None where a ratio is asked for."""
         if self.ratio is not None:
-            return counts(self.ratio), {"target": {"ratio": self.ratio}}
+            return None
         what = "macs" if self.macs is not None else "params"
         wanted = self.macs if self.macs is not None else self.params
         assert wanted is not None
-        original = self._original(model, context, what)
+        graph = (model.base or model.ir).graph  # fractions are of the graph before any pruning
+        costs = CostModel(graph, input_symbols(graph, context.shapes)).full()
+        original = costs.macs if what == "macs" else costs.params
         target = _amount(what, wanted) if isinstance(wanted, str) else wanted * original
-        cost = context.get(Cost(), model).measure(channels, what)
-        least = cost(selection.keep(counts(1.0)))
-        if least > target * (1 + _CLOSE):
-            raise IrpruneError(
-                f"{what}={wanted} cannot be reached: the least is {least / original:.3f} of the "
-                f"original",
-                mend=f"ask for {what}={least / original:.3f} or more, or relax align, min and skip",
-            )
-        chosen = selection.towards(target, cost, counts)
-        reached = cost(selection.keep(chosen))
-        missed = abs(reached - target) > _CLOSE * target
+        measure = context.get(Cost(), model).measure(channels, what)
+        return _Goal(what, str(wanted), target, original, measure)
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """A cost to reach, in MACs or parameters."""
+
+    what: str
+    wanted: str
+    target: float
+    original: int
+    measure: Callable[[Mask], int]
+
+    def least(self, selection: Selection, counts: Callable[[float], Counts]) -> int:
+        """Return the least cost that this selection can reach."""
+        return self.measure(selection.keep(counts(1.0)))
+
+    def unreachable(self, selection: Selection, counts: Callable[[float], Counts]) -> IrpruneError:
+        share = self.least(selection, counts) / self.original
+        return IrpruneError(
+            f"{self.what}={self.wanted} cannot be reached: the least is {share:.3f} of the "
+            f"original",
+            mend=f"ask for {self.what}={share + 0.001:.3f} or more, or relax align, min and skip",
+        )
+
+    def choose(
+        self, selection: Selection, counts: Callable[[float], Counts], context: Context
+    ) -> tuple[Counts, dict[str, Any]]:
+        """Return the kept counts nearest to the target, and what they reach."""
+        chosen = selection.towards(self.target, self.measure, counts)
+        reached = self.measure(selection.keep(chosen))
+        missed = abs(reached - self.target) > _CLOSE * self.target
         if missed:
             context.log(
-                f"prune: {what} reached {reached / original:.3f} of the original instead of "
-                f"{target / original:.3f}: structure and alignment allow no nearer"
+                f"prune: {self.what} reached {reached / self.original:.3f} of the original "
+                f"instead of {self.target / self.original:.3f}: structure and alignment allow "
+                f"no nearer"
             )
         return chosen, {
-            "target": {what: target / original},
-            "reached": {what: reached / original},
+            "target": {self.what: self.target / self.original},
+            "reached": {self.what: reached / self.original},
             "within_2_percent": not missed,
         }
-
-    @staticmethod
-    def _original(model: Model, context: Context, what: str) -> int:
-        """Return the cost of the graph before any pruning."""
-        graph = (model.base or model.ir).graph
-        costs = CostModel(graph, input_symbols(graph, context.shapes)).full()
-        return costs.macs if what == "macs" else costs.params
 
 
 def _amount(name: str, text: str) -> float:

@@ -102,6 +102,17 @@ def dropout(node: ir.Node, flow: Flow) -> list[Facts | None]:
     return [None if flag is None or flag.any() else flow.of(data)]
 
 
+def cast_like(node: ir.Node, flow: Flow) -> list[Facts | None]:
+    """The first operand in the dtype of the second."""
+    data = node.inputs[0]
+    assert data is not None
+    facts = flow.of(data)
+    with np.errstate(all="ignore"):
+        const = facts.const.astype(dtype_of(node.outputs[0]))
+    number = chain(digest(*identity(node, facts), const.dtype), facts.number)
+    return [Facts.make(facts.known, const, number)]
+
+
 def _per_channel(node: ir.Node, flow: Flow) -> tuple[Facts, list[Array]] | None:
     """Return facts about the data with only axis 1 tracked, and the parameters along it."""
     data, parameters = node.inputs[0], [constant_of(value) for value in node.inputs[1:]]
@@ -154,6 +165,7 @@ def instance_normalization(node: ir.Node, flow: Flow) -> list[Facts | None]:
 
 TRANSFERS: dict[str, Transfer] = {
     **dict.fromkeys(Elementwise.ops, elementwise),
+    "CastLike": cast_like,
     "Dropout": dropout,
     "BatchNormalization": batch_normalization,
     "InstanceNormalization": instance_normalization,

@@ -33,7 +33,9 @@ FAMILIES = (
     "transpose",
 )
 
-_PIN = Pin()
+_UNKNOWN = Pin("there is no rule for this op")
+_UNSHAPED = Pin("a shape is unknown")
+_BODY = Pin("control flow bodies are not analysed")
 
 
 @cache
@@ -50,7 +52,22 @@ def rules() -> dict[str, Rule]:
 
 
 def rule_for(node: ir.Node) -> Rule:
-    """Return the rule of a node; ops of other domains and unknown ops get the pinning rule."""
+    """Return the rule of a node; a rule that pins where the node cannot be analysed."""
     if node.domain not in ("", "ai.onnx"):
-        return _PIN
-    return rules().get(node.op_type, _PIN)
+        return _UNKNOWN
+    if bodies(node):
+        return _BODY
+    if any(v is not None and v.shape is None for v in (*node.inputs, *node.outputs)):
+        return _UNSHAPED
+    return rules().get(node.op_type, _UNKNOWN)
+
+
+def bodies(node: ir.Node) -> list[ir.Graph]:
+    """Return the graphs that a control-flow node holds as attributes."""
+    found: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type.name == "GRAPH":
+            found.append(attribute.as_graph())
+        elif attribute.type.name == "GRAPHS":
+            found.extend(attribute.as_graphs())
+    return found

@@ -28,6 +28,7 @@ class ConstantOfShape(Rule):
     """One number everywhere: any position can go, the shape asks for fewer."""
 
     ops = ("ConstantOfShape",)
+    lengths = (0,)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         if walk.constant(node.inputs[0]) is None:

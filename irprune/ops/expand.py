@@ -20,6 +20,7 @@ class Expand(Rule):
     """Axes of one position are stretched: the copies can be removed by asking for fewer."""
 
     ops = ("Expand",)
+    lengths = (1,)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         output = node.outputs[0]
@@ -52,6 +53,7 @@ class Tile(Rule):
     """Each axis is repeated as a whole: every copy carries the labels of the original."""
 
     ops = ("Tile",)
+    lengths = (1,)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         repeats = walk.constant(node.inputs[1])

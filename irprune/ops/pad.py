@@ -46,6 +46,7 @@ class Pad(Rule):
     """Positions before and after each axis: constant, or copies of inner ones."""
 
     ops = ("Pad",)
+    lengths = (1, 3)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         axes = walk.axes(node.inputs[0])

@@ -44,6 +44,7 @@ class ReduceSum(Rule):
     """The sum over some axes."""
 
     ops = ("ReduceSum",)
+    lengths = (1,)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         reduced = _axes(node)
@@ -63,6 +64,7 @@ class Statistic(Rule):
         *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean"),
         *("ReduceMin", "ReduceProd", "ReduceSumSquare"),
     )
+    lengths = (1,)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         reduced = _axes(node)

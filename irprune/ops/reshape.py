@@ -92,15 +92,16 @@ def factorise(walk: Walk, joint: Labels, dims: Sequence[int], key: str) -> list[
     if not long:
         walk.pin(joint, "becomes an axis of one position")
         return axes
-    if walk.all_pinned(joint):
-        return axes
     if len(long) == 1:
         axes[long[0]] = joint
         return axes
-    tensor = joint.reshape(dims)
-    columns = {k: np.moveaxis(tensor, k, 0).reshape(dims[k], -1) for k in long}
+    columns = {k: _columns(joint, dims, k) for k in long}
+    if walk.all_pinned(joint):  # the ids lead `explain` to the reason
+        return [columns[k][:, 0] if k in columns else axis for k, axis in enumerate(axes)]
+    classes = walk.union_find.find(joint)
     for k in long:
-        if (columns[k] == columns[k][:, :1]).all():
+        rows = _columns(classes, dims, k)
+        if (rows == rows[:, :1]).all():
             axes[k] = columns[k][:, 0]
             return axes
     candidates = {k: walk.fresh(dims[k]) for k in long}
@@ -115,6 +116,12 @@ def factorise(walk: Walk, joint: Labels, dims: Sequence[int], key: str) -> list[
     return axes
 
 
+def _columns(joint: Labels, dims: Sequence[int], axis: int) -> Labels:
+    """Return the labels met at each index of an axis, shape ``(dims[axis], others)``."""
+    columns: Labels = np.moveaxis(joint.reshape(dims), axis, 0).reshape(dims[axis], -1)
+    return columns
+
+
 def _joint(walk: Walk, axes: Sequence[Labels], key: str) -> Labels:
     """Return the labels of a segment's positions; one free input axis can be followed."""
     dims = [len(axis) for axis in axes]
@@ -123,7 +130,7 @@ def _joint(walk: Walk, axes: Sequence[Labels], key: str) -> Labels:
         if len(axis) == 1 and len(axes) > 1:
             walk.pin(axis, "is an axis of one position that a reshape merges")
     if not free:
-        return np.zeros(prod(dims), np.int64)
+        free = {max(range(len(dims)), key=lambda k: dims[k]): max(axes, key=len)}
     chosen = next(iter(free))
     if len(free) > 1:
         longest = max(free, key=lambda k: len(free[k]))
@@ -156,7 +163,8 @@ def reshape_axes(
                 walk.pin(part, "is reshaped together with a dynamic axis")
             for k in outer:
                 dim = target[k]
-                result[k] = np.zeros(dim, np.int64) if isinstance(dim, int) else None
+                result[k] = walk.fresh(dim) if isinstance(dim, int) else None
+                walk.pin(result[k], "is reshaped together with a dynamic axis")
             continue
         joint = _joint(walk, known, f"{key}merge{inner.start}")
         for k, axis in zip(
@@ -170,6 +178,7 @@ class Reshape(Rule):
     """Reshape, Flatten, Squeeze and Unsqueeze differ only in how they name the output shape."""
 
     ops = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+    lengths = (1,)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         data, output = node.inputs[0], node.outputs[0]
@@ -178,7 +187,33 @@ class Reshape(Rule):
 
     def rewrite(self, node: ir.Node, edit: Edit) -> None:
         if node.op_type == "Reshape" and edit.touched(node):
-            edit.set_shape_input(node, 1, edit.lengths(node.outputs[0]), keep=(-1, 0))
+            edit.set_shape_input(node, 1, self._asked(node, edit), keep=(-1,))
+        elif node.op_type == "Squeeze" and edit.touched(node):
+            self._name_squeezed(node, edit)
+
+    @staticmethod
+    def _asked(node: ir.Node, edit: Edit) -> list[int | None]:
+        """Return the output's lengths; None where a zero still copies the right one."""
+        lengths, old = edit.lengths(node.outputs[0]), edit.constant(node.inputs[1])
+        if old is not None and node.inputs[0] is not None:
+            before = edit.lengths(node.inputs[0])
+            for k in np.flatnonzero(old == 0):
+                if k < len(before) and before[k] == lengths[k]:
+                    lengths[k] = None
+        return lengths
+
+    @staticmethod
+    def _name_squeezed(node: ir.Node, edit: Edit) -> None:
+        """Name the axes that a bare Squeeze drops: it would drop one that shrinks to length 1."""
+        data = node.inputs[0]
+        assert data is not None and data.shape is not None
+        if "axes" in node.attributes or (len(node.inputs) > 1 and node.inputs[1] is not None):
+            return
+        axes = [k for k, dim in enumerate(data.shape) if dim == 1]
+        if edit.opset >= 13:
+            edit.set_constant(node, 1, axes)
+        else:
+            edit.set_attribute(node, "axes", axes)
 
 
 RULES = (Reshape(),)

@@ -39,6 +39,7 @@ class Resize(Rule):
     """Interpolation along the axes whose length changes, or that name a region of interest."""
 
     ops = ("Resize", "Upsample")
+    lengths = (1, 2, 3)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         data, output = node.inputs[0], node.outputs[0]

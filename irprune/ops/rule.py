@@ -39,6 +39,9 @@ class Rule:
     ops: ClassVar[tuple[str, ...]]
     """The ONNX op types (default domain) that this rule covers."""
 
+    lengths: ClassVar[tuple[int, ...]] = ()
+    """Input numbers that hold lengths, axes or positions: their own axes are pinned."""
+
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         """Unify and pin input labels and set the labels of every output."""
         raise NotImplementedError
@@ -64,7 +67,7 @@ class Pin(Rule):
 
     ops = ()
 
-    def __init__(self, reason: str = "there is no rule for this op") -> None:
+    def __init__(self, reason: str) -> None:
         self.reason = reason
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:

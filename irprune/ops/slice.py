@@ -54,6 +54,7 @@ class Slice(Rule):
     """Constant starts, ends and steps: the labels are sliced alike."""
 
     ops = ("Slice",)
+    lengths = (1, 2, 3, 4)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         axes = list(walk.axes(node.inputs[0]))
@@ -120,6 +121,7 @@ class Split(Rule):
     """Consecutive parts of one axis, by sizes, by number of outputs, or evenly."""
 
     ops = ("Split",)
+    lengths = (1,)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         axes = walk.axes(node.inputs[0])

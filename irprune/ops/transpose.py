@@ -26,11 +26,18 @@ class Transpose(Rule):
         walk.set(node.outputs[0], [axes[k] for k in perm])
 
 
-def _rearrange(node: ir.Node, walk: Walk, split: Sequence[Dim], perm: Sequence[int]) -> None:
-    """Reshape to ``split``, permute, reshape to the output: what both block ops are."""
+def _rearrange(
+    node: ir.Node, walk: Walk, split: Sequence[Dim], perm: Sequence[int], blocks: Sequence[int]
+) -> None:
+    """Reshape to ``split``, permute, reshape to the output: what both block ops are.
+
+    The axes ``blocks`` of the split keep their length, which is an attribute of the node.
+    """
     data, output = node.inputs[0], node.outputs[0]
     assert data is not None
     axes = reshape_axes(walk, walk.axes(data), walk.dims(data), split, "block")
+    for k in blocks:
+        walk.pin(axes[k], "is part of a block")
     permuted: list[Axis] = [axes[k] for k in perm]
     dims = [split[k] for k in perm]
     walk.set(output, reshape_axes(walk, permuted, dims, walk.dims(output), "unblock"))
@@ -55,9 +62,11 @@ class DepthToSpace(Rule):
             return
         depth = c // block**2
         if node.attributes.get_string("mode", "DCR") == "CRD":
-            _rearrange(node, walk, [n, depth, block, block, h, w], (0, 1, 4, 2, 5, 3))
+            split = [n, depth, block, block, h, w]
+            _rearrange(node, walk, split, (0, 1, 4, 2, 5, 3), (2, 3))
         else:
-            _rearrange(node, walk, [n, block, block, depth, h, w], (0, 3, 4, 1, 5, 2))
+            split = [n, block, block, depth, h, w]
+            _rearrange(node, walk, split, (0, 3, 4, 1, 5, 2), (1, 2))
 
 
 class SpaceToDepth(Rule):
@@ -70,7 +79,7 @@ class SpaceToDepth(Rule):
         n, c, h, w = walk.dims(node.inputs[0])
         block = node.attributes.get_int("blocksize", 1)
         split = [n, c, *_blocked(h, block), *_blocked(w, block)]
-        _rearrange(node, walk, split, (0, 3, 5, 1, 2, 4))
+        _rearrange(node, walk, split, (0, 3, 5, 1, 2, 4), (3, 5))
 
 
 RULES = (Transpose(), DepthToSpace(), SpaceToDepth())

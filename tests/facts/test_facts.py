@@ -318,7 +318,9 @@ def test_reshapes_merge_split_and_shuffle() -> None:
     flow, model = facts_of(net, "s", "f", "u", "v")
     assert known(flow, model, "s") == {1: -1.0, 2: 0.5, 4: 0.0}
     assert equal(flow, model, "s") == [[3, 5]]
-    assert known(flow, model, "f") == {c * 16 + i: v for c, v in CONSTANTS.items() for i in range(16)}
+    assert known(flow, model, "f") == {
+        c * 16 + i: v for c, v in CONSTANTS.items() for i in range(16)
+    }
     assert [64, 80] in equal(flow, model, "f") and [64, 81] not in equal(flow, model, "f")
     assert known(flow, model, "u", 0) == CONSTANTS
     assert known(flow, model, "v") == CONSTANTS

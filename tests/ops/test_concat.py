@@ -71,9 +71,11 @@ def test_random_channel_concats_stay_exact(
 
 
 @given(
-    axis=st.sampled_from([0, 2, 3, -1]), batch=st.integers(1, 2), width=st.integers(1, 5),
+    axis=st.sampled_from([0, 2, 3, -1]),
+    batch=st.integers(1, 2),
+    width=st.integers(1, 5),
     seed=seeds,
-)  # fmt: skip
+)
 def test_random_spatial_concats_stay_exact(axis: int, batch: int, width: int, seed: int) -> None:
     net = Net(seed=seed)
     x = net.input(batch, 2, 4, 4)
