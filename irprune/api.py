@@ -162,12 +162,19 @@ def explain(
 
 
 def verify(base: Model, pruned: Model, plan: Plan, *, settings: Settings = Settings()) -> Proof:
-    """The proof that `pruned` equals `base` with the channels that `plan` drops masked."""
+    """The proof that `pruned` equals `base` with the channels that `plan` drops masked.
+
+    `base` may also be the model before normalisation: where its structure is not the one that
+    the plan names, the plan's normalisation prefix is run on a copy of it first.
+    """
     from irprune.proof import prove
 
+    work = base.clone()
     with _context(settings, base) as context:
         require_runner(context)
-        return prove(base.ir, pruned.ir, plan, context)
+        if plan.base_pipeline and structure_hash(work.ir) != plan.base_structure:
+            run_passes(resolve(parse(plan.base_pipeline)), work, replace(context, log=_silent))
+        return prove(work.ir, pruned.ir, plan, context)
 
 
 def bench(

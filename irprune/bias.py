@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from irprune.facts.sums import Linear
+from irprune.facts.linear import Linear, is_constant
 from irprune.names import Names
 from irprune.tidy import add_initializer, only_use
 from irprune.walk import constant_of, dims_of
@@ -16,7 +16,7 @@ Sums = npt.NDArray[np.float64]
 
 def private(value: ir.Value | None) -> bool:
     """Return whether a value is an initializer that one node alone reads."""
-    return value is not None and constant_of(value) is not None and only_use(value)
+    return value is not None and is_constant(value) and only_use(value)
 
 
 def store(value: ir.Value, array: npt.NDArray[np.generic]) -> None:
@@ -50,10 +50,7 @@ def _channels(linear: Linear) -> int:
 
 
 class Biases:
-    """Adds constants to the results of nodes of a graph, in place.
-
-    A value that no longer holds what it held gets another name.
-    """
+    """Adds constants to the results of nodes of a graph, in place."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
@@ -97,7 +94,11 @@ class Biases:
             result.replace_all_uses_with(total, replace_graph_outputs=True)
             add.replace_input_with(0, result)
             total.name = name
-        result.name = self._names.value(f"{name}_product")
+        self.rename(result, f"{name}_product")
+
+    def rename(self, value: ir.Value, stem: str) -> None:
+        """Give an activation that no longer holds what it held another name."""
+        value.name = self._names.value(stem)
 
     def _initializer(self, node: ir.Node, numbers: Sums) -> ir.Value:
         """Return a new initializer in the dtype of the node's result."""

@@ -96,6 +96,18 @@ class Channels:
             for value, classes in self._axis(node, contraction.data, contraction.axis)
         ]
 
+    @cached_property
+    def consumers(self) -> list[Site]:
+        """Parameter axes along which weights multiply the channels that an op sums away."""
+        return [
+            Site(node, value, contraction.weight_axis, classes)
+            for node in self.graph
+            for contraction in rule_for(node).contractions(node)
+            if contraction.weight is not None
+            for value, classes in self._axis(node, contraction.weight, contraction.weight_axis)
+            if _is_parameter(value)
+        ]
+
     def _axis(self, node: ir.Node, index: int, axis: int) -> Iterator[tuple[ir.Value, Labels]]:
         """Yield the value and classes at a node's input, unless that axis is opaque."""
         value = node.inputs[index]
@@ -239,13 +251,13 @@ def analyse(graph: ir.Graph, heads: Heads = "inner") -> Channels:
 def _better_choices(walk: Walk) -> dict[str, int]:
     choices: dict[str, int] = {}
     for key, choice in walk.taken.items():
-        free = {
-            index: sum(len(np.unique(walk.union_find.find(part))) for part in parts)
+        free = [
+            index
             for index, parts in choice.candidates.items()
             if not all(walk.union_find.pinned(part).all() for part in parts)
-        }
+        ]
         survives = choice.chosen in free or not free
-        choices[key] = choice.chosen if survives else max(free, key=lambda k: free[k])
+        choices[key] = choice.chosen if survives else free[0]
     return choices
 
 

@@ -1,8 +1,8 @@
-"""Runs a masked reference, a pruned graph and its mutants on the same inputs, and compares."""
+"""Runs a masked reference and a pruned graph on the same inputs, and compares."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,16 +11,15 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from irprune.activations import common_activations
 from irprune.agreement import take
 from irprune.errors import IrpruneError
 from irprune.feeds import LADDER, Sizes, graph_inputs, make_feeds, open_inputs
 from irprune.mutants import Mutant, choose_mutants
 from irprune.probe import (
-    Activation,
-    Kind,
-    common_activations,
     has_half,
     promote,
+    reached,
     sources,
     step_name,
     widened,
@@ -40,6 +39,9 @@ Arrays = dict[str, Array]
 
 MAX_TIPPED = 1e-3
 """Share of the integers made from floating-point numbers that rounding may change."""
+
+QUIET = 1e-3
+"""Weight of an error relative to its own channel against one relative to the whole tensor."""
 
 _CHUNK_ELEMENTS = 1 << 27
 
@@ -71,6 +73,23 @@ class Errors:
         self.beyond += other.beyond
 
 
+@dataclass
+class Trial:
+    """A layer in which mistakes must be noticed: mutants of one weight, tried until one is.
+
+    `outputs` are the first activations that the weight reaches, `inputs` those that they are
+    computed from; the file computes the former from the latter.
+    """
+
+    mutants: tuple[Mutant, ...]
+    file: Path
+    outputs: list[str]
+    inputs: set[str]
+    errors: Errors
+    mutant: Mutant
+    """The mutant that was noticed, or the last one tried."""
+
+
 class Comparison:
     """The masked reference and the pruned graph as files that expose what both compute.
 
@@ -79,25 +98,39 @@ class Comparison:
     """
 
     def __init__(
-        self, base: ir.Model, pruned: ir.Model, plan: Plan, context: Context, folder: Path
+        self,
+        base: ir.Model,
+        pruned: ir.Model,
+        plan: Plan,
+        context: Context,
+        folder: Path,
+        tolerance: float,
     ) -> None:
         assert context.runner is not None
         self._runner = context.runner()
-        self._base, self._context = base, context
+        self._base, self._context, self._folder = base, context, folder
         self._half = has_half(base) or has_half(pruned)
-        self._reference_file, self._pruned_file = folder / "reference.onnx", folder / "pruned.onnx"
-        self._steps_file = folder / "steps.onnx"
         reference, self._pruned = masked_reference(base, plan), pruned.clone()
         if self._half:
             promote(reference)
             promote(self._pruned)
         self.activations = common_activations(reference.graph, self._pruned.graph, plan.axes)
-        self.mutants = choose_mutants(self._pruned.graph, plan)
-        names = [activation.name for activation in self.activations]
-        weights = [mutant.weight for mutant in self.mutants]
-        write_probe(reference, self._reference_file, names)
-        write_probe(self._pruned.clone(), self._pruned_file, names, weights)
+        self._reference_file, self._pruned_file = folder / "reference.onnx", folder / "pruned.onnx"
+        write_probe(reference, self._reference_file, self.activations)
+        write_probe(self._pruned.clone(), self._pruned_file, self.activations)
+        self.trials = [
+            self._trial(number, mutants, tolerance)
+            for number, mutants in enumerate(choose_mutants(self._pruned.graph, plan))
+        ]
         self._sizes = self._runnable_sizes()
+
+    def _trial(self, number: int, mutants: tuple[Mutant, ...], tolerance: float) -> Trial:
+        graph, weight = self._pruned.graph, mutants[0].weight
+        outputs = reached(graph.initializers[weight], self.activations)
+        inputs = sources(graph, outputs, self.activations)
+        file = self._folder / f"layer{number}.onnx"
+        write_steps(self._pruned.clone(), file, outputs, inputs, [weight])
+        return Trial(mutants, file, outputs, inputs, Errors(tolerance), mutants[0])
 
     def distinct_feeds(self, seeds: int) -> int:
         """Return how many of `seeds` sample inputs differ: one where the user gave all inputs."""
@@ -109,80 +142,100 @@ class Comparison:
         """Return the sample inputs number `seed`, each in another range."""
         return self._feeds(seed, self._sizes)
 
-    def run(self, feeds: Arrays, errors: Errors, mutants: Mapping[Mutant, Errors]) -> None:
-        """Note the error of every activation of the pruned graph, and of the mutants given.
+    def run(self, feeds: Arrays, errors: Errors) -> None:
+        """Note the error of every activation of the pruned graph; then try the mutants.
 
-        A mutant counts only where the pruned graph itself is within the bound, and it is left
-        alone once it is found out. Raises Unfinished.
+        Raises Unfinished.
         """
         feeds = self._prepared(feeds)
+        open_trials = [trial for trial in self.trials if not trial.errors.beyond]
+        wanted = {name for trial in open_trials for name in (*trial.outputs, *trial.inputs)}
+        remembered: Arrays = {}
         for chunk in self._chunks(feeds):
             kept = self._run_reference(feeds, chunk)
-            self._compare(feeds, chunk, kept, errors)
-            fair = [activation for activation in chunk if activation.name not in errors.beyond]
-            for mutant, found in mutants.items():
-                if not found.beyond:
-                    weight = constant_of(self._pruned.graph.initializers[mutant.weight])
-                    assert weight is not None
-                    changed = {**feeds, mutant.weight: mutant.apply(weight)}
-                    self._compare(changed, fair, kept, found)
+            got = self._run_pruned(self._pruned_file, feeds, chunk)
+            for name in chunk:
+                errors.note(name, self._difference(name, got.pop(name), kept[name]))
+            remembered |= {name: kept[name] for name in wanted.intersection(chunk)}
+        for trial in open_trials:
+            self._try(trial, feeds, remembered)
+
+    def _try(self, trial: Trial, feeds: Arrays, kept: Arrays) -> None:
+        """Run the mutants of a layer on the reference's activations until one is noticed.
+
+        The activations that a mistake reaches first are what the whole comparison would find.
+        """
+        given = feeds | {name: kept[name] for name in trial.inputs}
+        for mutant in trial.mutants:
+            weight = constant_of(self._pruned.graph.initializers[mutant.weight])
+            assert weight is not None
+            given[mutant.weight] = mutant.apply(weight)
+            trial.mutant = mutant
+            got = self._run_steps(trial.file, given, trial.outputs)
+            for name in trial.outputs:
+                trial.errors.note(name, self._difference(name, got[name], kept[name]))
+            if trial.errors.beyond:
+                return
 
     def run_steps(self, feeds: Arrays, errors: Errors) -> None:
         """Note the error that each activation of the pruned graph has of its own.
 
         Every node computes from the reference's activations instead of from the pruned graph's,
-        so that no rounding accumulates. Raises Unfinished.
+        so that no rounding accumulates. As a mistake in quiet channels may get loud later only,
+        the error of every single channel counts too, with the weight QUIET. Raises Unfinished.
         """
         feeds = self._prepared(feeds)
-        known = {activation.name: activation for activation in self.activations}
+        file = self._folder / "steps.onnx"
         for chunk in self._chunks(feeds):
-            names = [a.name for a in chunk if a.computed]
-            cut = sources(self._pruned.graph, names, known)
-            needed = {activation.name: activation for activation in chunk}
-            needed |= {name: known[name] for name in cut}
-            kept = self._run_reference(feeds, list(needed.values()))
-            write_steps(self._pruned.clone(), self._steps_file, names, cut)
-            given = feeds | {name: kept[name] for name in cut}
-            got = self._run_pruned(self._steps_file, given, [step_name(name) for name in names])
+            names = [name for name in chunk if self.activations[name].computed]
+            cut = sources(self._pruned.graph, names, self.activations)
+            kept = self._run_reference(feeds, sorted({*names, *cut}))
+            write_steps(self._pruned.clone(), file, names, cut)
+            got = self._run_steps(file, feeds | {name: kept[name] for name in cut}, names)
             for name in names:
-                error = difference(got.pop(step_name(name)), kept[name], known[name].kind)
-                errors.note(name, error)
+                error = self._difference(name, got[name], kept[name])
+                axes = {1, *self.activations[name].masks}
+                quiet = channel_error(got.pop(name), kept[name], axes) if error < np.inf else 0.0
+                errors.note(name, max(error, QUIET * quiet))
 
-    def _compare(
-        self, feeds: Arrays, chunk: Sequence[Activation], kept: Arrays, errors: Errors
-    ) -> None:
-        got = self._run_pruned(self._pruned_file, feeds, [a.name for a in chunk])
-        for activation in chunk:
-            name = activation.name
-            errors.note(name, difference(got.pop(name), kept[name], activation.kind))
+    def _run_steps(self, file: Path, given: Arrays, names: Sequence[str]) -> Arrays:
+        got = self._run_pruned(file, given, [step_name(name) for name in names])
+        return {name: got[step_name(name)] for name in names}
+
+    def _difference(self, name: str, got: Array, want: Array) -> float:
+        return difference(got, want, self.activations[name].rounded)
 
     def _run_pruned(self, file: Path, feeds: Arrays, names: Sequence[str]) -> Arrays:
         try:
             return self._runner.run(file, feeds, names)
         except RunnerError as error:
-            raise Unfinished(f"the pruned model does not run: {error.reason}") from error
+            raise Unfinished(f"the pruned model does not run: {self._text(error)}") from error
 
-    def _run_reference(self, feeds: Arrays, chunk: Sequence[Activation]) -> Arrays:
+    def _run_reference(self, feeds: Arrays, names: Sequence[str]) -> Arrays:
         """Return the kept part of activations of the reference."""
-        values = self._run_base(feeds, [activation.name for activation in chunk])
-        return {a.name: take(values.pop(a.name), a.masks) for a in chunk}
+        values = self._run_base(feeds, names)
+        return {name: take(values.pop(name), self.activations[name].masks) for name in names}
 
     def _run_base(self, feeds: Arrays, names: Sequence[str]) -> Arrays:
         try:
             return self._runner.run(self._reference_file, feeds, names)
         except RunnerCrashed as error:
-            raise Unfinished(f"the masked base does not run: {error.reason}") from error
+            raise Unfinished(f"the masked base does not run: {self._text(error)}") from error
         except RunnerError as error:
             raise IrpruneError(
-                f"the base cannot be run, so nothing can be proved: {error.reason}",
+                f"the base cannot be run, so nothing can be proved: {self._text(error)}",
                 mend="models with custom ops or unsupported types cannot be proved; sizes and "
                 "inputs can be given with --shape and --inputs",
             ) from error
 
+    def _text(self, error: RunnerError) -> str:
+        """Return what the runner said, without the temporary folder."""
+        return error.reason.replace(f"{self._folder}/", "")
+
     def _runnable_sizes(self) -> Sizes:
         """Return the first sizes for open axes that the base runs with."""
         given = {*self._context.shapes, *(self._context.feeds or {})}
-        outputs = [value.name or "" for value in self._base.graph.outputs]
+        outputs = [v.name for v in self._base.graph.outputs if v.name in self.activations]
         for sizes in LADDER if open_inputs(self._base.graph) - given else ():
             try:
                 self._run_base(self._prepared(self._feeds(0, sizes)), outputs)
@@ -200,8 +253,8 @@ class Comparison:
             self._base, context.shapes, context.seed + seed, context.feeds, seed, sizes
         )
 
-    def _chunks(self, feeds: Arrays) -> Iterator[list[Activation]]:
-        """Cut the activations into parts that fit into memory."""
+    def _chunks(self, feeds: Arrays) -> Iterator[list[str]]:
+        """Cut the names of the activations into parts that fit into memory."""
         inputs = [(dims_of(v) or (), feeds[v.name or ""]) for v in graph_inputs(self._base.graph)]
         symbols = {
             dim: length
@@ -209,25 +262,29 @@ class Comparison:
             for dim, length in zip(dims, array.shape, strict=False)
             if isinstance(dim, str)
         }
-        chunk: list[Activation] = []
+        chunk: list[str] = []
         elements = 0
-        for activation in self.activations:
+        for name, activation in self.activations.items():
             elements += activation.elements(symbols)
             if chunk and elements > _CHUNK_ELEMENTS:
                 yield chunk
                 chunk, elements = [], activation.elements(symbols)
-            chunk.append(activation)
+            chunk.append(name)
         yield chunk
 
 
-def difference(got: Array, want: Array, kind: Kind) -> float:
-    """Return the relative error of an activation: 0 for equal ones, infinite beyond comparison."""
+def difference(got: Array, want: Array, rounded: bool) -> float:
+    """Return the error of an activation: the relative one of floating-point numbers.
+
+    Anything else has error 0 if equal (or `rounded` and nearly everywhere equal), else infinite;
+    so have arrays of different shapes or types.
+    """
     if got.shape != want.shape or got.dtype != want.dtype:
         return np.inf
-    if kind is Kind.FLOAT:
+    if want.dtype.kind in "fc":
         return relative_error(got, want)
     tipped = int(np.count_nonzero(got != want))
-    return 0.0 if tipped <= (MAX_TIPPED * want.size if kind is Kind.ROUNDED else 0) else np.inf
+    return 0.0 if tipped <= (MAX_TIPPED * want.size if rounded else 0) else np.inf
 
 
 def relative_error(got: Array, want: Array) -> float:
@@ -250,3 +307,23 @@ def relative_error(got: Array, want: Array) -> float:
         return 0.0
     scale = float(np.abs(want).max())
     return largest / scale if np.isfinite(largest) and scale else np.inf
+
+
+def channel_error(got: Array, want: Array, axes: Collection[int]) -> float:
+    """Return the largest relative error of a single position of any of the axes.
+
+    For floating-point arrays of equal shape whose infinite and NaN positions agree; 0 for others.
+    """
+    if want.dtype.kind not in "fc" or not want.size:
+        return 0.0
+    finite = np.isfinite(want)
+    difference = np.abs(np.subtract(got, want, where=finite, out=np.zeros_like(want)))
+    size = np.where(finite, np.abs(want), 0)
+    largest = 0.0
+    for axis in axes:
+        if axis < want.ndim:
+            others = tuple(k for k in range(want.ndim) if k != axis)
+            off, scale = difference.max(others), size.max(others)
+            ratio = np.divide(off, scale, where=scale > 0, out=np.where(off > 0, np.inf, 0.0))
+            largest = max(largest, float(ratio.max()))
+    return largest

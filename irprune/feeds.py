@@ -35,9 +35,10 @@ LADDER = (
 _STYLES: tuple[Callable[[np.random.Generator, Shape], Array], ...] = (
     lambda rng, shape: rng.standard_normal(shape),
     lambda rng, shape: rng.random(shape),
+    lambda rng, shape: rng.uniform(-1, 1, shape),
     lambda rng, shape: rng.uniform(0, 255, shape),
 )
-"""Floating-point ranges: normalised data, pixels in [0, 1), pixels in [0, 255)."""
+"""Floating-point ranges: normalised data, and pixels in [0, 1), [-1, 1) and [0, 255)."""
 
 _CARRIERS = frozenset(
     ("Cast", "Clip", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice")
@@ -58,8 +59,8 @@ def make_feeds(
     What the user gives wins: `feeds` are arrays, `shapes` sizes, both by input name. Other open
     axes take `sizes` (a symbol has the same length everywhere, and a channel axis the length
     that its consumer needs); other numbers are drawn from `seed` in the range `style` (0: standard
-    normal, 1: [0, 1), 2: [0, 255), and so on round). Integers that index a table stay within it;
-    other ones are 0..255 for uint8 and for images (three axes and more), else 0 and 1.
+    normal, 1: [0, 1), 2: [-1, 1), 3: [0, 255), and so on round). Integers that index a table stay
+    within it; other ones are 0..255 for uint8 and for images (three axes and more), else 0 and 1.
 
     Raises:
         IrpruneError: `feeds` or `shapes` name no input or do not fit it, or an input is no numeric

@@ -6,8 +6,6 @@ merged class is its smallest id, so whatever merges with the pinned class become
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -75,8 +73,3 @@ class UnionFind:
         """Return the representative of every id, reserved classes merged into class 0."""
         roots = self.find(np.arange(self._size, dtype=np.int64))
         return np.where(roots < self.reserved, PINNED, roots)
-
-
-def distinct(labels: Sequence[Labels]) -> int:
-    """Number of different ids in all the arrays together."""
-    return len(np.unique(np.concatenate([part.ravel() for part in labels]))) if labels else 0

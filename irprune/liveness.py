@@ -21,10 +21,11 @@ from irprune.bias import private, takes_bias
 from irprune.channels import Channels
 from irprune.facts.domain import Facts, Mask, Numbers, chain, digest, positions
 from irprune.facts.flow import Flow
-from irprune.facts.sums import Linear, linear_of, used
+from irprune.facts.linear import Linear
 from irprune.labels import Labels
 from irprune.ops import rule_for
 from irprune.ops.rule import Contraction
+from irprune.tidy import only_use
 
 Indices = npt.NDArray[np.int64]
 
@@ -59,8 +60,16 @@ class Read:
 
     def needed(self, live: Mask) -> Mask:
         """Return which positions live rows read; ``live`` has shape ``(classes,)``."""
-        meets = self.active & live[self.rows][:, :, None]
-        return np.asarray(meets.any(axis=1)).ravel()
+        rows = live[self.rows]
+        if rows.all():
+            return self._read
+        parts = [part[some].any(axis=0) for part, some in zip(self.active, rows, strict=True)]
+        return np.concatenate(parts)
+
+    @cached_property
+    def _read(self) -> Mask:
+        """Positions that any row reads."""
+        return np.asarray(self.active.any(axis=1)).ravel()
 
     @cached_property
     def zero(self) -> Mask:
@@ -78,7 +87,10 @@ class Read:
     @cached_property
     def editable(self) -> bool:
         """The weight can be changed without changing another node."""
-        return self.linear is not None and private(self.node.inputs[self.linear.weight])
+        if self.linear is None:
+            return False
+        factor = self.node.inputs[1 - self.linear.data]
+        return private(self.linear.weight) and factor is not None and only_use(factor)
 
     @cached_property
     def carried(self) -> Mask:
@@ -102,34 +114,32 @@ def reads_of(channels: Channels, flow: Flow, policy: Policy) -> list[Read]:
     found = []
     for node in channels.graph:
         for contraction in rule_for(node).contractions(node):
-            value = node.inputs[contraction.data]
+            linear = flow.linear(node)
+            data, axis = contraction.data, contraction.axis
+            if linear is not None:
+                data, axis = linear.data, linear.data_axis
+            value = node.inputs[data]
             axes = channels.of(value) if value is not None else []
-            classes = axes[contraction.axis] if axes else None
-            if value is not None and classes is not None:
-                facts = flow.of(value).along(contraction.axis, len(classes))
-                seen = linear_of(node)
-                if seen is None:
-                    active = _partner(node, contraction, flow, len(classes))
-                    rows = np.zeros((1, 1), np.int64)
-                else:
-                    active = used(seen.blocks(seen.weights))
-                    rows = _row_classes(seen, channels, active.shape)
-                found.append(
-                    Read(node, value, contraction.axis, classes, facts, seen, active, rows, policy)
-                )
+            if value is None or not axes or (classes := axes[axis]) is None:
+                continue
+            facts = flow.of(value).along(axis, len(classes))
+            if linear is None:
+                active = _partner(node, contraction, flow, len(classes))
+                rows = np.zeros((1, 1), np.int64)
+            else:
+                active = linear.used
+                rows = _row_classes(linear, channels, active.shape)
+            found.append(Read(node, value, axis, classes, facts, linear, active, rows, policy))
     return found
 
 
 def _partner(node: ir.Node, contraction: Contraction, flow: Flow, length: int) -> Mask:
-    """Return which positions count where an activation or nothing multiplies the value."""
-    active = np.ones((1, 1, length), np.bool_)
+    """Return what counts where an activation or nothing multiplies the value: one row."""
     partner = None if contraction.weight is None else node.inputs[contraction.weight]
-    if partner is not None and partner.shape is not None:
-        axis = contraction.weight_axis
-        if node.op_type in ("MatMul", "Gemm"):
-            facts = flow.of(partner).along(axis, length)
-            active[0, 0] = ~(facts.known & (facts.const == 0))
-    return active
+    if partner is None or node.op_type not in ("Gemm", "MatMul"):
+        return np.ones((1, 1, length), np.bool_)
+    facts = flow.of(partner).along(contraction.weight_axis, length)
+    return ~(facts.known & (facts.const == 0)).reshape(1, 1, length)
 
 
 def _row_classes(linear: Linear, channels: Channels, shape: tuple[int, ...]) -> Labels:

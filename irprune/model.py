@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,11 +96,12 @@ class Model:
         size = sum(t.nbytes for t in _tensors(self.ir.graph))
         external = self.provenance.external if external is None else external
         every = tuple(self.ir.graph.initializers)
-        with _listed(self.ir.graph, self.overridable if self.ir.ir_version >= 4 else every):
+        listed = self.overridable if self.ir.ir_version >= 4 else every
+        with _listed(self.ir.graph, listed), _weights_kept(self.ir):
             if external or size > _PROTOBUF_LIMIT:
                 _save_external(self.ir, path)
             else:
-                _write(onnx_ir.serde.serialize_model(self.ir), path)
+                _save_inside(self.ir, path)
 
 
 def save(model: onnx_ir.Model, path: Path | str) -> None:
@@ -191,7 +194,16 @@ def _check_external(proto: onnx.ModelProto, path: Path, digest: hashlib._Hash) -
         location = entries.get("location", "")
         if location not in found:
             found[location] = _external_size(folder, location, tensor.name, path, digest)
-        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+        needed = _bytes(tensor, path)
+        offset, length = entries.get("offset", "0"), entries.get("length", str(needed))
+        if not offset.isdecimal() or length != str(needed):
+            raise IrpruneError(
+                f"tensor {tensor.name} states offset {offset!r} and length {length!r}, its shape "
+                f"needs {needed} bytes",
+                file=path,
+                mend="export the model again",
+            )
+        end = int(offset) + needed
         if end > found[location]:
             raise IrpruneError(
                 f"{location} has {found[location]} bytes, tensor {tensor.name} needs {end}",
@@ -224,26 +236,47 @@ def _external_size(
 
 
 def _check_tensors(graph: onnx.GraphProto, path: Path) -> None:
-    """Raise IrpruneError where the bytes of a tensor do not match its shape and dtype."""
+    """Raise IrpruneError where the numbers of a tensor do not match its shape and dtype."""
     for tensor in graph.initializer:
-        if not tensor.HasField("raw_data"):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
             continue
-        try:
-            dtype = onnx_ir.DataType(tensor.data_type)
-            expected = dtype.itemsize
-        except (ValueError, TypeError, KeyError) as error:
+        needed, unit = _bytes(tensor, path), "bytes"
+        found = len(tensor.raw_data)
+        if not tensor.HasField("raw_data"):
+            needed, unit = _entries(tensor), "numbers"
+            found = len(getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type)))
+        if found != needed:
             raise IrpruneError(
-                f"tensor {tensor.name} has the unknown data type {tensor.data_type}", file=path
-            ) from error
-        for dim in tensor.dims:
-            expected *= dim
-        if len(tensor.raw_data) != -(-expected // 1):
-            raise IrpruneError(
-                f"tensor {tensor.name} has {len(tensor.raw_data)} bytes, its shape "
-                f"{list(tensor.dims)} of {dtype.name} needs {int(expected)}",
+                f"tensor {tensor.name} has {found} {unit}, its shape {list(tensor.dims)} of "
+                f"{onnx_ir.DataType(tensor.data_type).name} needs {needed}",
                 file=path,
                 mend="the file is damaged or names the wrong data type; export it again",
             )
+
+
+def _bytes(tensor: onnx.TensorProto, path: Path) -> int:
+    """Return the bytes that a tensor of this shape and dtype takes; none for strings."""
+    try:
+        dtype = onnx_ir.DataType(tensor.data_type)
+        bits = 0 if dtype == onnx_ir.DataType.STRING else int(dtype.bitwidth)
+    except (ValueError, TypeError) as error:
+        raise IrpruneError(
+            f"tensor {tensor.name} has the unknown data type {tensor.data_type}", file=path
+        ) from error
+    if any(dim < 0 for dim in tensor.dims):
+        raise IrpruneError(f"tensor {tensor.name} has the shape {list(tensor.dims)}", file=path)
+    count: int = prod(tensor.dims)
+    return -(-count * bits // 8)
+
+
+def _entries(tensor: onnx.TensorProto) -> int:
+    """Return how many typed numbers such a tensor holds: two per complex one, small ones packed."""
+    dtype = onnx_ir.DataType(tensor.data_type)
+    count: int = prod(tensor.dims)
+    if dtype in (onnx_ir.DataType.COMPLEX64, onnx_ir.DataType.COMPLEX128):
+        return 2 * count
+    bits = 8 if dtype == onnx_ir.DataType.STRING else int(dtype.bitwidth)
+    return -(-count * min(bits, 8) // 8)
 
 
 def _tensors(graph: onnx_ir.Graph) -> Iterable[onnx_ir.TensorProtocol]:
@@ -272,17 +305,29 @@ def _write(proto: onnx.ModelProto, path: Path) -> None:
         temporary.write_bytes(data)
 
 
-def _save_external(model: onnx_ir.Model, path: Path) -> None:
-    """Write weights to ``<path>.data`` (onnx-ir replaces it atomically), then the graph."""
-    location = f"{path.name}.data"
-    kept = {v: v.const_value for v in model.graph.initializers.values()}
+@contextmanager
+def _weights_kept(model: onnx_ir.Model) -> Iterator[None]:
+    """Put every weight back where it was: writing moves them into a file or into memory."""
+    kept = {v: v.const_value for graph in model.graphs() for v in graph.initializers.values()}
     try:
-        moved = onnx_ir.external_data.unload_from_model(
-            model, path.parent, location, size_threshold_bytes=_EXTERNAL_THRESHOLD
-        )
-        _write(onnx_ir.serde.serialize_model(moved), path)
-    except OSError as error:
-        raise IrpruneError(f"cannot write: {error.strerror}", file=path) from error
+        yield
     finally:
         for value, tensor in kept.items():
             value.const_value = tensor
+
+
+def _save_external(model: onnx_ir.Model, path: Path) -> None:
+    """Write weights to ``<path>.data`` (onnx-ir replaces it atomically), then the graph."""
+    try:
+        onnx_ir.external_data.unload_from_model(
+            model, path.parent, f"{path.name}.data", size_threshold_bytes=_EXTERNAL_THRESHOLD
+        )
+    except OSError as error:
+        raise IrpruneError(f"cannot write: {error.strerror}", file=path) from error
+    _write(onnx_ir.serde.serialize_model(model), path)
+
+
+def _save_inside(model: onnx_ir.Model, path: Path) -> None:
+    """Write one file that holds the weights too, wherever they are now."""
+    onnx_ir.external_data.load_to_model(model)
+    _write(onnx_ir.serde.serialize_model(model), path)

@@ -17,6 +17,9 @@ from irprune.walk import constant_of
 _MOST_ELEMENTS = 1 << 24
 """Larger weights are mutated only where there are no smaller ones: they are slow to replace."""
 
+_TRIES = 8
+"""Channels of a weight to swap with another: some may be dead on all sample inputs."""
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -33,20 +36,21 @@ class Mutant:
         return np.take(array, order, axis=self.axis)
 
 
-def choose_mutants(graph: ir.Graph, plan: Plan, count: int = 3) -> tuple[Mutant, ...]:
-    """Return up to `count` mutants of a pruned graph, spread over its depth; always the same.
+def choose_mutants(graph: ir.Graph, plan: Plan, count: int = 3) -> list[tuple[Mutant, ...]]:
+    """Return the mutants of up to `count` weights, spread over the depth; always the same.
 
-    They change weights that the plan prunes, along an axis that it prunes; with an empty plan, or
-    where no weight kept its name, any weights along the axis that creates channels, and else any
-    floating-point initializers. The channel with the largest weights changes places with the one
-    that differs most from it; weights whose channels are all alike make no mutant.
+    The weights are those that the plan prunes, changed along an axis that it prunes; with an empty
+    plan, or where no weight kept its name, any weights along the axis that creates channels, and
+    else any floating-point initializers. In each mutant of a weight, one of its largest channels
+    changes places with the one that differs most from it; weights whose channels are all alike
+    have no mutant.
     """
     tiers = (_planned(graph, plan), _producers(graph), _any(graph))
     found = next((sites for sites in map(_distinct, tiers) if sites), [])
     small = [site for site in found if _array(site[0]).size <= _MOST_ELEMENTS] or found
-    mutants = [mutant for site in small if (mutant := _mutant(*site)) is not None]
+    mutants = [swaps for site in small if (swaps := _mutants(*site))]
     picks = np.unique(np.linspace(0, len(mutants) - 1, min(count, len(mutants))).astype(int))
-    return tuple(mutants[k] for k in picks)
+    return [mutants[k] for k in picks]
 
 
 Site = tuple[ir.Value, int]
@@ -98,13 +102,16 @@ def _array(value: ir.Value) -> NDArray[Any]:
     return array
 
 
-def _mutant(value: ir.Value, axis: int) -> Mutant | None:
+def _mutants(value: ir.Value, axis: int) -> tuple[Mutant, ...]:
     array = _array(value)
     rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1).astype(np.float32)
-    largest = int(np.argmax(_squares(rows)))
-    distances = _squares(rows - rows[largest])
-    farthest = int(np.argmax(distances))
-    return Mutant(value.name or "", axis, (largest, farthest)) if distances[farthest] else None
+    pairs: dict[frozenset[int], tuple[int, int]] = {}
+    for channel in np.argsort(-_squares(rows), kind="stable")[:_TRIES].tolist():
+        distances = _squares(rows - rows[channel])
+        farthest = int(np.argmax(distances))
+        if distances[farthest]:
+            pairs.setdefault(frozenset((channel, farthest)), (channel, farthest))
+    return tuple(Mutant(value.name or "", axis, pair) for pair in pairs.values())
 
 
 def _squares(rows: NDArray[np.float32]) -> NDArray[np.float32]:

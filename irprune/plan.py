@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,8 @@ class Plan:
 
     def save(self, path: Path | str) -> None:
         """Write the plan file, atomically."""
-        write_text(Path(path), json.dumps(self.to_json(), indent=1) + "\n")
+        text = json.dumps(self.to_json(), indent=1)
+        write_text(Path(path), re.sub(r"\[\s+(\d+),\s+(\d+)\s+\]", r"[\1, \2]", text) + "\n")
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], file: Path | None = None) -> Plan:
@@ -83,7 +85,7 @@ class Plan:
             if data["format"] != FORMAT or data["version"] != VERSION:
                 raise ValueError(f"its format is {data['format']} version {data['version']}")
             axes = {
-                name: {int(axis): _mask(name, entry) for axis, entry in masks.items()}
+                name: {_axis(name, axis): _mask(name, entry) for axis, entry in masks.items()}
                 for name, masks in data["axes"].items()
             }
             return cls(
@@ -121,6 +123,12 @@ def _ranges(mask: Mask) -> list[list[int]]:
 
 
 _MOST_POSITIONS = 1 << 31
+
+
+def _axis(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"{name}: axis {text}")
+    return int(text)
 
 
 def _mask(name: str, entry: Mapping[str, Any]) -> Mask:

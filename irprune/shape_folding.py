@@ -73,13 +73,13 @@ class ShapeFolder:
     def _canonical(self, value: ir.Value) -> bool:
         """Return whether a value reads nothing but constants and the lengths of dynamic axes."""
         partial, producer = self.knowledge.partials.get(value), value.producer()
-        if partial is None or producer is None:
+        if partial is None or producer is None or all(_fixed_gather(*u) for u in value.uses()):
             return True
         elements = partial.ravel().tolist()
         source = producer.inputs[0]
         match producer.op_type:
             case "Shape":
-                return _all_lengths(elements) or all(_fixed_gather(*use) for use in value.uses())
+                return _all_lengths(elements)
             case "Gather":
                 above = None if source is None else source.producer()
                 of_shape = above is not None and above.op_type == "Shape"

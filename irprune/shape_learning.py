@@ -177,14 +177,7 @@ class Knowledge:
         if not stale or len(known) < len(types):
             return
         try:
-            inferred = infer_node_outputs(
-                onnx.defs.get_schema(node.op_type, self.opsets[""], ""),
-                ir.serde.serialize_node(node),
-                known,
-                self._contents(node),
-                opset_imports=[onnx.helper.make_opsetid(d, v) for d, v in self.opsets.items()],
-                ir_version=self.ir_version,
-            )
+            inferred = self._infer(node, known)
         except onnx.defs.SchemaError:
             return
         except InferenceError as error:
@@ -200,17 +193,27 @@ class Knowledge:
                 self._narrow(value, ir.serde.deserialize_type_proto_for_shape(proto))
         self._narrow(node.outputs[0], self._asked_shape(node))
 
-    def _contents(self, node: ir.Node) -> dict[str, onnx.TensorProto]:
-        """Return the known inputs of a node as protobufs, by name."""
+    def _infer(self, node: ir.Node, types: dict[str, onnx.TypeProto]) -> dict[str, onnx.TypeProto]:
+        """Return the types of a node's outputs, by name, as onnx infers them from its inputs."""
+        proto = ir.serde.serialize_node(node)
         arrays = {v.name or "": self.constant(v) for v in node.inputs if v is not None}
         if node.op_type == "Reshape" and (target := self.reshape_target(node)) is not None:
-            assert node.inputs[1] is not None
-            arrays[node.inputs[1].name or ""] = np.array(target, np.int64)
-        return {
+            arrays[proto.input[1]] = np.array(target, np.int64)
+            for attribute in proto.attribute:
+                attribute.i = 0  # allowzero: in a settled target, 0 means "copied"
+        contents = {
             name: onnx.numpy_helper.from_array(array, name)
             for name, array in arrays.items()
             if array is not None
         }
+        return infer_node_outputs(
+            onnx.defs.get_schema(node.op_type, self.opsets[""], ""),
+            proto,
+            types,
+            contents,
+            opset_imports=[onnx.helper.make_opsetid(d, v) for d, v in self.opsets.items()],
+            ir_version=self.ir_version,
+        )
 
     def _asked_shape(self, node: ir.Node) -> ir.Shape | None:
         """Return the output shape that a partly known shape input asks for."""

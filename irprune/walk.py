@@ -182,14 +182,14 @@ class Walk:
             for axis in axes:
                 self.pin(axis, reason)
 
-    def choose(self, key: str, candidates: Mapping[int, Labels], preferred: int) -> int:
-        """Decide which of several axes carries the channels at a movement op.
+    def choose(self, key: str, candidates: Mapping[int, Labels]) -> int:
+        """Decide which of several axes, the most wanted first, carries the channels.
 
         While probing, the others stay unpinned to learn which of them survive; afterwards the
         caller pins them.
         """
         full = f"{self._where}:{key}"
-        chosen = self.choices.get(full, preferred)
+        chosen = self.choices.get(full, next(iter(candidates)))
         entry = self.taken.setdefault(full, Choice(chosen))
         for index, labels in candidates.items():
             entry.candidates.setdefault(index, []).append(labels)

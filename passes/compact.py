@@ -70,7 +70,7 @@ def _check(name: str, masks: dict[int, Mask], value: ir.Value | None) -> None:
             mend="apply the plan to a model of the same architecture",
         )
     for axis, mask in masks.items():
-        if axis >= len(dims) or dims[axis] != len(mask):
+        if not 0 <= axis < len(dims) or dims[axis] != len(mask):
             raise IrpruneError(f"the plan's axis {axis} of {name} does not fit its shape {dims}")
         if not mask.any():
             raise IrpruneError(f"the plan keeps no position of axis {axis} of {name}")

@@ -18,8 +18,11 @@ import onnx_ir as ir
 from irprune.bias import Biases, store
 from irprune.channels import ChannelClasses, Channels, analyse
 from irprune.errors import IrpruneError
-from irprune.facts.flow import Flow
+from irprune.facts import Flow
+from irprune.facts.linear import is_constant
 from irprune.liveness import Liveness, Policy, Read, reads_of
+from irprune.masks import fold_masks
+from irprune.ops import rule_for
 from irprune.passbase import Context, Pass, option
 from irprune.plan import Mask
 from irprune.tidy import require_full_width
@@ -48,12 +51,17 @@ class DeadChannels(Pass):
 
     def run(self, model: Model, context: Context) -> dict[str, Any]:
         require_full_width(model, self.name)
+        masks = fold_masks(model.ir.graph)
+        if masks:
+            context.changed(model)
         channels = context.get(ChannelClasses(self.heads), model)
         zeroed = _set_small_to_zero(channels, self.tolerance) if self.tolerance else 0
         reads = reads_of(channels, Flow(model.ir.graph), Policy(self.constants, self.duplicates))
         liveness = Liveness(channels, reads)
         dead = liveness.dead
         report = _report(liveness)
+        if masks:
+            report["masks"] = masks
         if self.tolerance:
             report["zeroed"] = zeroed
         if dead.any():
@@ -67,21 +75,23 @@ class DeadChannels(Pass):
 
 def _set_small_to_zero(channels: Channels, tolerance: float) -> int:
     """Set filters, weight columns and BatchNormalization scales within tolerance to zero."""
-    axes = {(site.value, site.axis) for site in channels.producers}
-    axes |= {
-        (value, 0)
-        for node in channels.graph
-        if node.op_type == "BatchNormalization"
-        and (value := node.inputs[1]) is not None
-        and constant_of(value) is not None
-    }
+    axes: dict[ir.Value, set[int]] = {}
+    for site in channels.producers:
+        axes.setdefault(site.value, set()).add(site.axis)
+    for node in channels.graph:
+        found = [(c.weight, c.weight_axis) for c in rule_for(node).contractions(node)]
+        found += [(1, 0)] if node.op_type == "BatchNormalization" else []
+        for index, axis in found:
+            value = None if index is None else node.inputs[index]
+            if value is not None and is_constant(value):
+                axes.setdefault(value, set()).add(axis)
     count = 0
-    for value in channels.graph.initializers.values():
-        for axis in sorted(axis for owner, axis in axes if owner is value):
+    for value, found_axes in axes.items():
+        for axis in sorted(found_axes):
             array = constant_of(value)
             assert array is not None
             others = tuple(k for k in range(array.ndim) if k != axis)
-            largest = np.abs(array).max(axis=others, keepdims=True)
+            largest = np.abs(array).max(axis=others, keepdims=True, initial=0)
             small = (largest <= tolerance) & (largest > 0)
             if small.any():
                 store(value, np.where(small, np.zeros((), array.dtype), array))
@@ -111,8 +121,7 @@ def _rewrite(
     """Give the contributions of positions of one read to its bias and to other positions."""
     linear = read.linear
     assert linear is not None
-    weight = linear.weights
-    wide = np.array(weight, np.float64, order="C")
+    wide = np.array(linear.weights(), np.float64, order="C")
     blocks = linear.blocks(wide)
     columns = blocks.shape[2]
     const = read.facts.const.astype(np.float64)
@@ -126,9 +135,10 @@ def _rewrite(
         ratio = const[p] / const[to] if read.carried[p] else 1.0
         blocks[group, :, to % columns] += ratio * blocks[group, :, column]
         blocks[group, :, column] = 0
-    value = read.node.inputs[linear.weight]
-    assert value is not None
-    store(value, wide)
+    store(linear.weight, wide)
+    factor = read.node.inputs[1 - linear.data]
+    if factor is not None and factor is not linear.weight:
+        biases.rename(factor, f"{factor.name}_edited")
     if len(folded):
         biases.add(linear, linear.factor * sums.ravel())
 

@@ -79,12 +79,14 @@ def _fold(layer: ir.Node, follower: ir.Node, names: Names) -> bool:
     if weight is None or numbers is None or not only_use(weight):
         return False
     channels = _channels(layer, numbers.shape)
-    affine, bias = _affine(follower, output, channels, numbers.ndim), _bias(layer, channels)
-    if affine is None or bias is None:
-        return False
+    bias = _bias(layer, channels)
     dtype = constant_of(weight).dtype  # type: ignore[union-attr]
-    scaled = (numbers * _along(layer, affine.scale, numbers.shape)).astype(dtype)
-    shifted = (bias * affine.scale + affine.shift).astype(dtype)
+    with np.errstate(all="ignore"):
+        affine = _affine(follower, output, channels, numbers.ndim)
+        if affine is None or bias is None:
+            return False
+        scaled = (numbers * _along(layer, affine.scale, numbers.shape)).astype(dtype)
+        shifted = (bias * affine.scale + affine.shift).astype(dtype)
     if not (np.isfinite(scaled).all() and np.isfinite(shifted).all()):
         return False
     former, name = follower.outputs[0], follower.outputs[0].name

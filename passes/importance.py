@@ -1,27 +1,34 @@
-"""How much each channel matters: one score per class, from the weights that create it.
+"""How much each channel matters: one score per class, from the weights around it.
 
-Criteria: ``l1``, ``l2`` and ``linf`` norms of the filter (Li et al. 2017), ``bn-scale`` the
-magnitude of the BatchNormalization scale (Liu et al. 2017, Network Slimming), ``fpgm`` the
-distance to the other filters of the layer (He et al. 2019, geometric median), ``random``.
+Criteria: ``l1`` the sum of absolute values (Li et al. 2017), ``l2`` the sum of squares, ``linf``
+the largest absolute value of a slice; ``bn-scale`` the magnitude of the BatchNormalization scale
+(Liu et al. 2017, Network Slimming); ``fpgm`` the distance to the other slices of the layer (He et
+al. 2019, geometric median); ``random``.
+
+The slices of a channel are the filters that create it (``members=producers``), the weights that
+its consumers multiply it with (``consumers``), or both (``all``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from irprune.channels import Channels
+from irprune.channels import Channels, Site
 from irprune.errors import IrpruneError
 from irprune.groups import Group
+from irprune.labels import Labels
 
 Scores = npt.NDArray[np.float64]
 Criterion = Literal["l1", "l2", "linf", "bn-scale", "fpgm", "random"]
 Aggregate = Literal["mean", "sum", "max"]
-Normalize = Literal["none", "mean", "max", "l2"]
+Normalize = Literal["none", "mean", "max", "l2", "layers"]
+Members = Literal["producers", "consumers", "all"]
 
 
 def _rows(array: np.ndarray, axis: int) -> npt.NDArray[np.floating]:
@@ -40,7 +47,7 @@ def _distances(rows: npt.NDArray[np.floating]) -> Scores:
 
 _MEASURES: dict[str, Callable[[npt.NDArray[np.floating]], npt.NDArray[np.floating]]] = {
     "l1": lambda rows: np.abs(rows).sum(axis=1, dtype=np.float64),
-    "l2": lambda rows: np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)),
+    "l2": lambda rows: np.einsum("ij,ij->i", rows, rows, dtype=np.float64),
     "linf": lambda rows: np.abs(rows).max(axis=1),
     "fpgm": _distances,
 }
@@ -52,13 +59,21 @@ class Importance:
     Args:
         channels: the channel classes of the graph.
         criterion: what is measured of each member slice of a class.
+        members: which slices belong to a class; where no weight consumes a channel, the
+            filters that create it count.
         aggregate: how the member slices of a class become one number.
         seed: for ``random``.
     """
 
     def __init__(
-        self, channels: Channels, criterion: Criterion, aggregate: Aggregate, seed: int
+        self,
+        channels: Channels,
+        criterion: Criterion,
+        members: Members,
+        aggregate: Aggregate,
+        seed: int,
     ) -> None:
+        self.members = members
         self.channels = channels
         self.criterion = criterion
         self.aggregate = aggregate
@@ -70,18 +85,37 @@ class Importance:
         """Return the scores of a group's classes, shape ``(size,)``; None where undefined.
 
         Raises:
-            IrpruneError: a weight holds NaN.
+            IrpruneError: a weight holds NaN or infinity.
         """
         if self.criterion == "random":
             return self._random[group.classes]
-        if self.criterion == "bn-scale":
-            members = [(v, 0, c) for v, c in self._scales if np.isin(c, group.classes).any()]
-        else:
-            members = [(s.value, s.axis, s.classes) for s in group.producers]
+        members = self._slices(group)
         if not members:
             return None
         slices = [(self._measure(v, axis), classes) for v, axis, classes in members]
         return self._aggregate(slices, group)
+
+    def _slices(self, group: Group) -> list[tuple[ir.Value, int, Labels]]:
+        """Return the tensor axes (value, axis, classes) whose slices are members of the group."""
+        if self.criterion == "bn-scale":
+            return [(v, 0, c) for v, c in self._scales if np.isin(c, group.classes).any()]
+        touching = (site for c in group.classes.tolist() for site in self._consumers.get(c, ()))
+        consumers = list({id(site): site for site in touching}.values())
+        sites = {
+            "producers": [*group.producers],
+            "consumers": consumers or [*group.producers],
+            "all": [*group.producers, *consumers],
+        }[self.members]
+        return [(site.value, site.axis, site.classes) for site in sites]
+
+    @cached_property
+    def _consumers(self) -> dict[int, list[Site]]:
+        """The consumer sites of each class: the peers of a group may have different ones."""
+        found: dict[int, list[Site]] = {}
+        for site in self.channels.consumers:
+            for number in np.unique(site.classes):
+                found.setdefault(int(number), []).append(site)
+        return found
 
     def _aggregate(
         self, slices: list[tuple[Scores, npt.NDArray[np.int64]]], group: Group
@@ -109,9 +143,10 @@ class Importance:
                 return self._measured[key]
             measure = _MEASURES["linf" if self.criterion == "bn-scale" else self.criterion]
             scores = np.asarray(measure(_rows(value.const_value.numpy(), axis)), np.float64)
-            if np.isnan(scores).any():
+            if not np.isfinite(scores).all():
                 raise IrpruneError(
-                    f"weight {value.name} holds NaN", mend="export a model with finite weights"
+                    f"weight {value.name} holds NaN or infinity",
+                    mend="export a model with finite weights",
                 )
             self._measured[key] = scores
         return self._measured[key]
@@ -132,15 +167,21 @@ class Importance:
         return found
 
 
-def normalized(scores: Scores, how: Normalize) -> Scores:
-    """Make scores comparable across groups; a group of zeros stays zero."""
+def normalized(scores: Scores, how: Normalize, layers: int) -> Scores:
+    """Make scores comparable across groups; a group of zeros stays zero.
+
+    ``layers`` divides by the mean and multiplies by the number of layers that create the
+    channel: a channel of a residual stream costs every layer that writes to it.
+    """
     scale = float(_SCALES[how](scores))
-    return scores / scale if scale > 0 else scores
+    relative = scores / scale if scale > 0 else scores
+    return relative * layers if how == "layers" else relative
 
 
 _SCALES: dict[str, Callable[[Scores], float]] = {
     "none": lambda scores: 1.0,
     "mean": lambda scores: float(scores.mean()),
+    "layers": lambda scores: float(scores.mean()),
     "max": lambda scores: float(scores.max()),
     "l2": lambda scores: float(np.linalg.norm(scores)),
 }

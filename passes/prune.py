@@ -23,6 +23,7 @@ from irprune.passes.importance import (
     Aggregate,
     Criterion,
     Importance,
+    Members,
     Normalize,
     Scores,
     normalized,
@@ -43,9 +44,10 @@ class Prune(Pass):
     name = "prune"
     transforms = False
 
-    criterion: Criterion = option("l1", help="what makes a channel important")
+    criterion: Criterion = option("l2", help="what makes a channel important")
+    members: Members = option("consumers", help="whose weights are measured")
     aggregate: Aggregate = option("mean", help="how the slices of a class become one score")
-    normalize: Normalize = option("mean", help="how scores become comparable across groups")
+    normalize: Normalize = option("layers", help="how scores become comparable across groups")
     ratio: float | None = option(None, help="fraction of the classes to remove")
     macs: float | str | None = option(
         None, help="fraction of the original MACs to keep, or a number such as 300M"
@@ -148,7 +150,7 @@ class Prune(Pass):
         """Return the groups that may shrink, with their living classes from the least important
         on and their scores, and which classes must stay."""
         seed = context.seed if self.seed is None else self.seed
-        importance = Importance(channels, self.criterion, self.aggregate, seed)
+        importance = Importance(channels, self.criterion, self.members, self.aggregate, seed)
         found: list[tuple[Group, Labels, Scores]] = []
         fixed = np.zeros(channels.count, np.bool_)
         for group in groups:
@@ -157,7 +159,7 @@ class Prune(Pass):
                 fixed[group.classes] = alive[group.classes]
                 continue
             living = alive[group.classes]
-            scores = normalized(scores, self.normalize)[living]
+            scores = normalized(scores, self.normalize, len(group.producers))[living]
             order = np.argsort(scores, kind="stable")
             found.append((group, group.classes[living][order], scores[order]))
         return found, fixed

@@ -15,6 +15,9 @@ settings.register_profile(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile(
+    "thorough", settings.get_profile("irprune"), max_examples=400, derandomize=False
+)
 settings.load_profile("irprune")
 
 

@@ -61,11 +61,12 @@ def test_initializers_listed_as_inputs_are_no_inputs() -> None:
     assert list(make_feeds(model, {}, 0)) == ["x"]
 
 
-@pytest.mark.parametrize(("style", "low", "high"), [(0, -6, 6), (1, 0, 1), (2, 0, 255)])
+@pytest.mark.parametrize(("style", "low", "high"), [(0, -6, 6), (1, 0, 1), (2, -1, 1), (3, 0, 255)])
 def test_ranges_of_floating_point_inputs(style: int, low: float, high: float) -> None:
     numbers = make_feeds(image(1000), {}, 0, style=style)["x"]
     assert low <= numbers.min() and numbers.max() <= high
-    assert numbers.std() == pytest.approx([1, 12**-0.5, 255 * 12**-0.5][style], rel=0.1)
+    width = [12**0.5, 1, 2, 255][style]
+    assert numbers.std() == pytest.approx(width / 12**0.5, rel=0.1)
 
 
 @pytest.mark.parametrize(

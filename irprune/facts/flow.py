@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from irprune.facts.domain import MOST_SLICES, Array, Facts, digest
-from irprune.passbase import Analysis
+from irprune.facts.linear import Linear, linear_of
 from irprune.walk import Dim, constant_of, dims_of
-
-if TYPE_CHECKING:
-    from irprune.model import Model
-    from irprune.passbase import Context
 
 Transfer = Callable[[ir.Node, "Flow"], Sequence["Facts | None"]]
 """Returns facts about each output of a node; None: nothing is known about it."""
@@ -25,14 +19,6 @@ Transfer = Callable[[ir.Node, "Flow"], Sequence["Facts | None"]]
 _FAMILIES = ("moves", "pointwise", "sums", "windows")
 _SIMPLE = (ir.AttributeType.FLOAT, ir.AttributeType.INT, ir.AttributeType.STRING)
 _LISTS = (ir.AttributeType.FLOATS, ir.AttributeType.INTS, ir.AttributeType.STRINGS)
-
-
-@dataclass(frozen=True)
-class SliceFacts(Analysis["Flow"]):
-    """Which slices of each value are constant, and which are equal to each other."""
-
-    def compute(self, model: Model, context: Context) -> Flow:
-        return Flow(model.ir.graph)
 
 
 class Flow:
@@ -44,6 +30,7 @@ class Flow:
     def __init__(self, graph: ir.Graph) -> None:
         self.opset = graph.opset_imports.get("", 0)
         self._facts: dict[ir.Value, Facts] = {}
+        self._linear: dict[ir.Node, Linear | None] = {}
         for node in graph:
             for value, facts in zip(node.outputs, self._outputs(node), strict=True):
                 if facts is not None and facts.number.size <= MOST_SLICES:
@@ -61,6 +48,12 @@ class Flow:
                 found = Facts.opaque(len(self.dims(value)), dtype_of(value), digest(value.name))
             self._facts[value] = found
         return found
+
+    def linear(self, node: ir.Node) -> Linear | None:
+        """Return how a node sums its data, found once for each node."""
+        if node not in self._linear:
+            self._linear[node] = linear_of(node)
+        return self._linear[node]
 
     def dims(self, value: ir.Value) -> list[Dim]:
         """Return the dimensions of a value of known rank."""

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from irprune.facts.domain import Facts, Mask
 from irprune.facts.flow import constants, identity
+from irprune.facts.linear import padless
 from irprune.ops.reduce import _axes as reduced_axes
 
 if TYPE_CHECKING:
@@ -21,12 +22,6 @@ def _data(node: ir.Node) -> ir.Value:
     data = node.inputs[0]
     assert data is not None
     return data
-
-
-def padless(node: ir.Node) -> bool:
-    """Return whether a window op pads nothing at the borders."""
-    auto = node.attributes.get_string("auto_pad", "NOTSET")
-    return auto in ("NOTSET", "VALID", "") and not any(node.attributes.get_ints("pads") or ())
 
 
 def pool(node: ir.Node, flow: Flow) -> list[Facts | None]:

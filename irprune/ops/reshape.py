@@ -104,9 +104,9 @@ def factorise(walk: Walk, joint: Labels, dims: Sequence[int], key: str) -> list[
         if (rows == rows[:, :1]).all():
             axes[k] = columns[k][:, 0]
             return axes
-    candidates = {k: walk.fresh(dims[k]) for k in long}
-    preferred = long[-1] if walk.heads == "inner" else long[0]
-    chosen = walk.choose(key, candidates, preferred)
+    wanted = long[::-1] if walk.heads == "inner" else long
+    candidates = {k: walk.fresh(dims[k]) for k in wanted}
+    chosen = walk.choose(key, candidates)
     for k in long:
         if k == chosen:
             walk.unify(np.repeat(candidates[k], columns[k].shape[1]), columns[k].ravel())
@@ -125,21 +125,21 @@ def _columns(joint: Labels, dims: Sequence[int], axis: int) -> Labels:
 def _joint(walk: Walk, axes: Sequence[Labels], key: str) -> Labels:
     """Return the labels of a segment's positions; one free input axis can be followed."""
     dims = [len(axis) for axis in axes]
-    free = {k: axis for k, axis in enumerate(axes) if len(axis) > 1 and not walk.all_pinned(axis)}
     for axis in axes:
-        if len(axis) == 1 and len(axes) > 1:
-            walk.pin(axis, "is an axis of one position that a reshape merges")
+        if len(axis) == 1:
+            walk.pin(axis, "is an axis of one position that a reshape drops")
+    longest_first = sorted(range(len(dims)), key=lambda k: -dims[k])
+    free = {k: axes[k] for k in longest_first if not walk.all_pinned(axes[k])}
     if not free:
-        free = {max(range(len(dims)), key=lambda k: dims[k]): max(axes, key=len)}
+        free = {k: axes[k] for k in longest_first[:1]}
     chosen = next(iter(free))
     if len(free) > 1:
-        longest = max(free, key=lambda k: len(free[k]))
-        chosen = walk.choose(key, free, longest)
+        decided = walk.choose(key, free)
+        # An axis may have been pinned since an earlier walk decided for it.
+        chosen = decided if decided in free else chosen
         for k, axis in free.items():
             if k != chosen and not walk.probing:
                 walk.pin(axis, "merges with another axis that carries the channels")
-        if chosen not in free:
-            chosen = longest
     shape = [1] * len(dims)
     shape[chosen] = dims[chosen]
     return np.broadcast_to(free[chosen].reshape(shape), dims).ravel()

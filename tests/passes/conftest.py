@@ -32,7 +32,9 @@ def outputs(model: Model, feeds: Feeds) -> dict[str, np.ndarray]:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    data = ir.serde.serialize_model(model.ir).SerializeToString()
+    proto = ir.serde.serialize_model(model.ir)
+    proto.ir_version = max(proto.ir_version, 4)  # before 4, initializers had to be inputs too
+    data = proto.SerializeToString()
     session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_outputs()]
     return dict(zip(names, session.run(None, dict(feeds)), strict=True))
