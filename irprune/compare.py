@@ -119,17 +119,21 @@ class Comparison:
         write_probe(reference, self._reference_file, self.activations)
         write_probe(self._pruned.clone(), self._pruned_file, self.activations)
         self.trials = [
-            self._trial(number, mutants, tolerance)
+            self._trial(number, mutants, outputs, tolerance)
             for number, mutants in enumerate(choose_mutants(self._pruned.graph, plan))
+            if (outputs := self._reached(mutants[0].weight))
         ]
         self._sizes = self._runnable_sizes()
 
-    def _trial(self, number: int, mutants: tuple[Mutant, ...], tolerance: float) -> Trial:
-        graph, weight = self._pruned.graph, mutants[0].weight
-        outputs = reached(graph.initializers[weight], self.activations)
-        inputs = sources(graph, outputs, self.activations)
+    def _reached(self, weight: str) -> list[str]:
+        return reached(self._pruned.graph.initializers[weight], self.activations)
+
+    def _trial(
+        self, number: int, mutants: tuple[Mutant, ...], outputs: list[str], tolerance: float
+    ) -> Trial:
+        inputs = sources(self._pruned.graph, outputs, self.activations)
         file = self._folder / f"layer{number}.onnx"
-        write_steps(self._pruned.clone(), file, outputs, inputs, [weight])
+        write_steps(self._pruned.clone(), file, outputs, inputs, [mutants[0].weight])
         return Trial(mutants, file, outputs, inputs, Errors(tolerance), mutants[0])
 
     def distinct_feeds(self, seeds: int) -> int:

@@ -31,6 +31,8 @@ Indices = npt.NDArray[np.int64]
 
 _NOWHERE = -1
 _CARRIED = digest("a constant other than zero")
+_MOST_CARRIED = 16
+"""A constant carries others of at most this many times its size: beyond, rounding would show."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ def _partner(node: ir.Node, contraction: Contraction, flow: Flow, length: int) -
     if partner is None or node.op_type not in ("Gemm", "MatMul"):
         return np.ones((1, 1, length), np.bool_)
     facts = flow.of(partner).along(contraction.weight_axis, length)
-    return ~(facts.known & (facts.const == 0)).reshape(1, 1, length)
+    counts: Mask = ~(facts.known & (facts.const == 0))
+    return counts.reshape(1, 1, length)
 
 
 def _row_classes(linear: Linear, channels: Channels, shape: tuple[int, ...]) -> Labels:
@@ -223,26 +226,39 @@ class Liveness:
             self.live = self._mark()
 
     def _merge(self) -> None:
-        """Choose, one after another, classes whose every wanted position has a peer that stays."""
+        """Choose, one after another, classes whose every wanted position has a peer that stays.
+
+        Those whose constants no peer can carry without loss of precision stay after all.
+        """
         peers = _Peers(self)
         for number in peers.order:
             if peers.spare(number):
                 self.merged[number] = True
-        for read, receivers in zip(self.reads, self.receivers, strict=True):
-            self._assign(read, receivers)
+        while True:
+            heavy = [self._assign(*pair) for pair in zip(self.reads, self.receivers, strict=True)]
+            stays = np.unique(np.concatenate(heavy)) if heavy else np.zeros(0, np.int64)
+            if not len(stays):
+                return
+            self.merged[stays] = False
 
-    def _assign(self, read: Read, receivers: Indices) -> None:
-        """Give each position of a merged class the strongest of its peers that stay."""
+    def _assign(self, read: Read, receivers: Indices) -> Labels:
+        """Give each position of a merged class the strongest of its peers that stay.
+
+        Returns the classes of positions whose constant is too large for that peer.
+        """
+        receivers[:] = _NOWHERE
         giving = np.flatnonzero(self.merged[read.classes] & self.wanted(read))
         if not len(giving):
-            return
+            return read.classes[giving]
         stays = self.live[read.classes] & ~self.merged[read.classes] & (read.peers != 0)
         candidates = np.flatnonzero(stays)
         strength = np.abs(read.facts.const.astype(np.float64)) * read.carried
         order = np.lexsort((candidates, -strength[candidates], read.peers[candidates]))
         candidates = candidates[order]
         numbers, first = np.unique(read.peers[candidates], return_index=True)
-        receivers[giving] = candidates[first[np.searchsorted(numbers, read.peers[giving])]]
+        taking = candidates[first[np.searchsorted(numbers, read.peers[giving])]]
+        receivers[giving] = taking
+        return read.classes[giving[strength[giving] > _MOST_CARRIED * strength[taking]]]
 
 
 @dataclass

@@ -51,7 +51,7 @@ def inferred(model: ir.Model) -> onnx.ModelProto:
         )
     except onnx.shape_inference.InferenceError as error:
         raise IrpruneError(
-            f"shape inference failed: {_first_line(str(error))}",
+            f"shape inference failed: {_reason(str(error))}",
             node=_blamed(str(error)),
             mend="the model's shapes disagree; check it with onnx.checker",
         ) from error
@@ -76,9 +76,10 @@ def infer(model: ir.Model) -> None:
                 value.shape = None
 
 
-def _first_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else text
+def _reason(text: str) -> str:
+    """Return what onnx says of the node that it blames first; the other lines follow from it."""
+    first = text.strip().partition("\n")[0]
+    return re.sub(r"^.*\(op_type:[^)]*\): |\[\w+\] ?", "", first)
 
 
 def _blamed(text: str) -> str | None:

@@ -18,6 +18,8 @@ from irprune.errors import IrpruneError
 from irprune.groups import Group, Groups
 from irprune.labels import Labels
 from irprune.model import Model
+from irprune.ops import rule_for
+from irprune.ops.rule import Pin
 from irprune.passbase import Context, Pass, option
 from irprune.passes.importance import (
     Aggregate,
@@ -30,7 +32,7 @@ from irprune.passes.importance import (
 )
 from irprune.passes.selection import Candidate, Counts, Selection, allowed_counts
 from irprune.plan import Mask
-from irprune.walk import Heads
+from irprune.walk import Heads, describe
 
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _CLOSE = 0.02
@@ -139,6 +141,9 @@ class Prune(Pass):
         reasons = pin_reasons(channels, channels.contractions)
         most = sorted(reasons, key=lambda r: -reasons[r])[:_REASONS]
         why = "".join(f"; {reasons[r]} positions: {r}" for r in most)
+        blind = [(n, r.reason) for n in channels.graph if isinstance(r := rule_for(n), Pin)]
+        if not most:
+            why = "".join(f"; {reason} at {describe(n)}" for n, reason in blind[:_REASONS])
         return IrpruneError(
             f"no channel can be pruned{why}",
             mend="`irprune inspect` lists every reason; check only and skip too",

@@ -87,8 +87,9 @@ def test_constants_of_shapes_may_change_in_place() -> None:
     net.conv(net.input(1, 3, 2, 2), 3, 8, name="a")
     net.linear(net.op("Reshape", "a", net.constant(np.array([1, 32]), "shape")), 32, 4, name="y")
     base, small, plan = pruned(net.model())
-    for reshape in [n for n in small.graph if n.op_type == "Reshape"]:
-        reshape.inputs[1].name = "shape"
+    edited = next(n for n in small.graph if n.op_type == "Reshape").inputs[1]
+    assert edited is not None and edited.name != "shape"
+    edited.name = "shape"
     assert problems((base, small, plan)) == []
 
 

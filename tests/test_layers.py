@@ -20,7 +20,10 @@ HEAVY = ("torch", "onnxruntime", "onnx_ir", "onnx", "sympy", "networkx", "ray")
 def _files() -> dict[str, Path]:
     """Every module of the package by its dotted name."""
     found = {}
-    for folder, prefix in [(ROOT / "irprune", "irprune"), *((ROOT / s, f"irprune.{s}") for s in SIDES)]:
+    for folder, prefix in [
+        (ROOT / "irprune", "irprune"),
+        *((ROOT / s, f"irprune.{s}") for s in SIDES),
+    ]:
         for path in sorted(folder.rglob("*.py")):
             parts = path.relative_to(folder).with_suffix("").parts
             if folder.name == "irprune" and parts[0] in SIDES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+SIDES = ("passes", "frontends", "backends")
 
 IMPORT_ALL = """
 import importlib, pathlib, pkgutil, sys
@@ -31,8 +33,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    for name in ("irprune", "passes", "frontends", "backends"):
-        subprocess.run(["cp", "-R", ROOT / name, source / name], check=True)
+    for name in ("irprune", *SIDES):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         (source / name).write_bytes((ROOT / name).read_bytes())
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source]
@@ -60,9 +63,6 @@ def test_the_wheel_holds_every_module_once(wheel: Path) -> None:
     assert {name for name in names if name.endswith(".py")} == expected
     assert "irprune/py.typed" in names
     assert len(names) == len(set(names))
-
-
-SIDES = ("passes", "frontends", "backends")
 
 
 def test_every_module_imports_from_the_installed_wheel(wheel: Path, tmp_path: Path) -> None:

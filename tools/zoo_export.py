@@ -42,12 +42,25 @@ if (SHARED / "torchvision_cpu.py").exists():
     import torchvision_cpu  # noqa: F401
 
 from torchvision import models as zoo  # noqa: E402
+from torchvision.models import efficientnet, mnasnet, mobilenetv2, mobilenetv3  # noqa: E402
+from torchvision.models import regnet, resnet  # noqa: E402
 
 ATTENTION = ("vit_*", "swin_*", "maxvit_*", "convnext_*")  # attention or LayerNorm: left out
 SMALL_BYTES = 150e6  # --small leaves out what is larger; larger files keep their weights outside
 EXTERNAL_TENSOR_BYTES = 1 << 20
 TOLERANCE = 1e-3  # max|onnx - torch| / max|torch|
+RESIDUAL_BLOCKS = (
+    resnet.BasicBlock,
+    resnet.Bottleneck,
+    regnet.ResBottleneckBlock,
+    mobilenetv2.InvertedResidual,
+    mobilenetv3.InvertedResidual,
+    mnasnet._InvertedResidual,
+    efficientnet.MBConv,
+    efficientnet.FusedMBConv,
+)
 BATCH = 4  # calibration images
+BRANCH_GAIN = 0.3  # how far a residual branch's last BatchNorm is damped
 
 
 @dataclass(frozen=True)
@@ -127,12 +140,23 @@ def _unit_variance(layer: nn.Module, _: object, output: Tensor) -> Tensor:
     return output * scale
 
 
+def branch_ends(model: nn.Module) -> list[_BatchNorm]:
+    """The last BatchNorm of every residual branch, projection shortcuts aside."""
+    ends = []
+    for block in model.modules():
+        if isinstance(block, RESIDUAL_BLOCKS):
+            branch = [m for name, m in block.named_modules() if not name.startswith("downsample")]
+            ends.append([m for m in branch if isinstance(m, _BatchNorm)][-1])
+    return ends
+
+
 @torch.no_grad()
 def randomise(model: nn.Module, photos: Tensor, seed: int) -> None:
     """Give `model` random weights and BatchNorm statistics that keep activations in range.
 
     One forward pass over `photos` (N, 3, H, W) rescales every layer to unit output variance and
-    sets the running statistics to those of the batch; these are then perturbed.
+    sets the running statistics to those of the batch; these are then perturbed. Residual branches
+    are damped: undamped, deep random networks magnify rounding errors a thousandfold and more.
     """
     generator = torch.Generator().manual_seed(seed)
     model.eval()
@@ -148,6 +172,8 @@ def randomise(model: nn.Module, photos: Tensor, seed: int) -> None:
         norm.bias.normal_(0, 0.3, generator=generator)
         norm.train()
         norm.momentum = 1.0
+    for norm in branch_ends(model):
+        norm.weight.mul_(BRANCH_GAIN)
     hooks = [layer.register_forward_hook(_unit_variance) for layer in layers]
     model(photos)
     for hook in hooks:

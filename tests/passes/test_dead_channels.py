@@ -64,6 +64,16 @@ def test_of_the_constants_that_meet_zero_padding_the_largest_carries_the_others(
     assert removed(model, "a.w", 0) == [0, 1, 2, 3, 4]
 
 
+def test_a_small_constant_does_not_carry_a_much_larger_one() -> None:
+    net = Example()
+    w = net.filters(4, 3, zero=(0, 1, 2, 3))
+    x = net.layer(net.input(1, 3, 8, 8), w, [1, 1e-5, 1e-5, 1], "a")
+    net.layer(x, net.filters(4, 2), name="y", group=2)
+    model = net.model()
+    report = select(model)
+    assert counts(report) == {} and report["kept"] == {"its constant meets zero padding": 2}
+
+
 def test_one_constant_before_zero_padding_stays_and_says_so() -> None:
     net = Example()
     x = net.layer(net.input("N", 3, 8, 8), net.filters(6, 3, zero=(1,)), np.ones(6), "a")
