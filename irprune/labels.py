@@ -40,14 +40,12 @@ class UnionFind:
         return np.arange(start, self._size, dtype=np.int64)
 
     def find(self, ids: Labels) -> Labels:
-        """Return the representative of every id (path compression on the whole array)."""
+        """Return the representative of every id (path halving on the whole array)."""
         parent = self._parent
-        roots: Labels = parent[ids]
-        while True:
-            above = parent[roots]
-            if np.array_equal(above, roots):
-                break
-            roots = above
+        below, roots = ids, parent[ids]
+        while not np.array_equal(above := parent[roots], roots):
+            parent[below] = above
+            below, roots = above, parent[above]
         parent[ids] = roots
         return roots
 

@@ -117,7 +117,7 @@ def main() -> None:
     if options.shared:
         paths += sorted((SHARED / "models" / "onnx").glob("*.onnx"))
     if options.zoo:
-        paths += sorted(options.zoo.glob("*.onnx"), key=lambda path: path.stat().st_size)
+        paths += sorted(options.zoo.glob("*.onnx"))
     paths = [path for path in paths if fnmatch.fnmatch(path.name, options.match)]
     rows: list[Row] = []
     if options.resume and options.json and options.json.exists():

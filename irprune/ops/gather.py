@@ -48,7 +48,7 @@ class Gather(Rule):
             return
         axis = node.attributes.get_int("axis", 0) % len(data.shape)
         mask = edit.kept(data, axis)
-        chosen = np.where(indices < 0, indices + _length(data, axis), indices)
+        chosen = indices
         for k in range(indices.ndim):
             kept = edit.kept(output, axis + k)
             if kept is not None:
@@ -57,12 +57,6 @@ class Gather(Rule):
             chosen = (np.cumsum(mask) - 1)[chosen]
         if chosen.shape != indices.shape or not np.array_equal(chosen, indices):
             edit.set_constant(node, 1, chosen)
-
-
-def _length(value: ir.Value, axis: int) -> int:
-    assert value.shape is not None
-    size = value.shape[axis]
-    return size if isinstance(size, int) else 0
 
 
 RULES = (Gather(),)

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Dim, Net, batches, check_random_plan, macs, seeds, ties, why
 
+from irprune.channels import analyse
+
 FORMS = ["none", "scalar", "vector", "one", "row", "matrix", "column"]
 bias_and_opset = st.tuples(st.sampled_from(FORMS), st.sampled_from([8, 9, 11, 13, 22])).filter(
     lambda drawn: drawn[0] != "none" or drawn[1] >= 11
@@ -67,6 +69,36 @@ def test_matmul_of_two_activations_contracts_and_passes_columns() -> None:
     assert ties(model, ("q.w", 1), ("k.w", 1)) == [[1, 2, 3, 4]] * 2
     assert ties(model, ("v.w", 1), ("c", 2), ("y.w", 0)) == [[1, 2, 3, 4, 5]] * 3
     assert ties(model, ("s", 1), ("s", 2)) == [[0, 0, 0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "left", "attributes", "made"),
+    [
+        ("MatMul", False, {}, [("w", 1)]),
+        ("MatMul", True, {}, [("w", 0)]),
+        ("Gemm", False, {}, [("w", 1)]),
+        ("Gemm", False, {"transB": 1}, [("w", 0)]),
+        ("Gemm", True, {}, [("w", 0)]),
+        ("Gemm", True, {"transA": 1}, [("w", 1)]),
+    ],
+)
+def test_the_axis_that_is_not_summed_away_creates_channels(
+    kind: str, left: bool, attributes: dict[str, int], made: list[tuple[str, int]]
+) -> None:
+    net = Net()
+    x, w = net.input(4, 4), net.weight(4, 4, name="w")
+    net.op(kind, *((w, x) if left else (x, w)), name="y", **attributes)
+    channels = analyse(net.model().ir.graph)
+    assert [(site.value.name, site.axis) for site in channels.producers] == made
+    (summed,) = channels.contractions
+    assert summed.value.name == "x"
+
+
+def test_a_vector_or_an_activation_creates_no_channels() -> None:
+    net = Net()
+    x = net.input(4, 4)
+    net.op("MatMul", net.op("MatMul", x, x), net.weight(4, name="w"), name="y")
+    assert analyse(net.model().ir.graph).producers == []
 
 
 def test_macs() -> None:
