@@ -14,6 +14,7 @@ from strategies import Net, feeds_of, proto_of, relative_error, run, value_of
 
 from irprune.errors import IrpruneError
 from irprune.model import Model, load, save
+from irprune.text import print_model
 
 WIDTH = 64
 
@@ -122,6 +123,18 @@ def test_a_bare_graph_can_be_saved(tmp_path: Path) -> None:
     model = Model.from_proto(_proto())
     save(model.ir, tmp_path / "net.onnx")
     _same_results(proto_of(model), onnx.load(tmp_path / "net.onnx"))
+
+
+@pytest.mark.shared
+def test_real_models_survive_their_files(shared: Path, tmp_path: Path) -> None:
+    paths = sorted((shared / "models" / "onnx").rglob("*.onnx"))
+    assert paths
+    for path in paths:
+        model = load(path)
+        model.save(tmp_path / "copy.onnx")
+        again = load(tmp_path / "copy.onnx")
+        assert print_model(again.ir) == print_model(model.ir), path.name
+        assert again.overridable == model.overridable, path.name
 
 
 # External data

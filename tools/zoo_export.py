@@ -144,7 +144,8 @@ def branch_ends(model: nn.Module) -> list[_BatchNorm]:
     """The last BatchNorm of every residual branch, projection shortcuts aside."""
     ends = []
     for block in model.modules():
-        if isinstance(block, RESIDUAL_BLOCKS):
+        adds = getattr(block, "use_res_connect", getattr(block, "apply_residual", True))
+        if isinstance(block, RESIDUAL_BLOCKS) and adds:
             branch = [m for name, m in block.named_modules() if not name.startswith("downsample")]
             ends.append([m for m in branch if isinstance(m, _BatchNorm)][-1])
     return ends

@@ -21,6 +21,9 @@ class BatchNormalization(Rule):
         if node.attributes.get_int("training_mode", 0) or len(node.outputs) > 1:
             walk.pin_node(node, "a BatchNormalization in training mode is not analysed")
             return
+        if not node.attributes.get_int("spatial", 1):
+            walk.pin_node(node, "a BatchNormalization per position is not analysed")
+            return
         x = walk.axes(node.inputs[0])
         for parameter in node.inputs[1:]:
             walk.unify(x[1], walk.axes(parameter)[0])

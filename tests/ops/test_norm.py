@@ -31,6 +31,16 @@ def test_batchnorm_in_training_mode_pins() -> None:
     assert "training mode" in why(net.model(), "p.w", 0)
 
 
+def test_batchnorm_per_position_pins() -> None:
+    net = Net(8)
+    parameters = [net.weight(3, 4, 4, name=n) for n in ("scale", "bias", "mean", "var")]
+    net.op("BatchNormalization", net.image(3), *parameters, name="c", spatial=0)
+    net.consume("c", 4, 1, 3)
+    model = net.model()
+    assert "per position" in why(model, "p.w", 0)
+    assert "per position" in why(model, "scale", 1)
+
+
 def test_instance_norm_frees_channels_and_pins_positions() -> None:
     net = Net()
     m = net.op("MatMul", net.image(3), net.weight(4, 5, name="m"), name="l")

@@ -68,6 +68,14 @@ def test_a_merge_with_positions_repeats_the_labels() -> None:
     assert rows == [[1, 2, 3], [1] * 4 + [2] * 4 + [3] * 4, [1] * 4 + [2] * 4 + [3] * 4]
 
 
+def test_channels_that_stand_last_in_a_merge_repeat_as_a_whole() -> None:
+    """Permute, then flatten."""
+    net = Net()
+    x = net.op("Transpose", net.image(3, "N", (2, 2)), perm=[0, 2, 3, 1])
+    net.linear(net.op("Reshape", x, net.ints(0, -1)), 12, 2, "y")
+    assert ties(net.model(), ("p.w", 0), ("y.w", 0)) == [[1, 2, 3], [1, 2, 3] * 4]
+
+
 def _split(net: Net) -> None:
     net.op("Reshape", net.tokens(6), net.ints(1, 3, 2, 3), name="c")
     net.axes_op("ReduceSum", "c", [2, 3], since=13, name="y")
