@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING
 from irprune import __version__, report
 from irprune.cost import Cost
 from irprune.errors import CheckFailed, IrpruneError
-from irprune.evidence import prove_run, require_runner
-from irprune.feeds import Sizes, input_shapes, make_feeds
 from irprune.fingerprint import structure_hash
-from irprune.manager import METADATA_KEY, Hooks, run_passes
 from irprune.model import Model, load
-from irprune.options import resolve
 from irprune.passbase import Context, Pass
-from irprune.pipeline import parse
+from irprune.pipeline.evidence import prove_run, require_runner
+from irprune.pipeline.language import parse
+from irprune.pipeline.manager import METADATA_KEY, Hooks, run_passes
+from irprune.pipeline.options import resolve
+from irprune.pipeline.registry import load_pass
 from irprune.plan import Plan
-from irprune.registry import load_pass
+from irprune.proof.feeds import Sizes, input_shapes, make_feeds
 from irprune.shapes import infer
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from irprune.proof import Proof
+    from irprune.proof.prover import Proof
     from irprune.walk import Heads
 
 __all__ = [
@@ -167,7 +167,7 @@ def verify(base: Model, pruned: Model, plan: Plan, *, settings: Settings = Setti
     `base` may also be the model before normalisation: where its structure is not the one that
     the plan names, the plan's normalisation prefix is run on a copy of it first.
     """
-    from irprune.proof import prove
+    from irprune.proof.prover import prove
 
     work = base.clone()
     with _context(settings, base) as context:

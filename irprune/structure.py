@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from irprune.errors import IrpruneError
 from irprune.model import check_graph
-from irprune.reference import check_plan
+from irprune.proof.reference import check_plan
 from irprune.shapes import inferred
 from irprune.walk import dims_of
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from irprune.bias import Biases, store
 from irprune.channels import ChannelClasses, Channels, analyse
 from irprune.errors import IrpruneError
 from irprune.facts import Flow
+from irprune.facts.bias import Biases, store
 from irprune.facts.linear import is_constant
-from irprune.liveness import Liveness, Policy, Read, reads_of
-from irprune.masks import fold_masks
+from irprune.facts.liveness import Liveness, Policy, Read, reads_of
+from irprune.facts.masks import fold_masks
 from irprune.ops import rule_for
 from irprune.passbase import Context, Pass, option
 from irprune.plan import Mask

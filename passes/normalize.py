@@ -31,7 +31,8 @@ class Normalize(Pass):
             IrpruneError: channels are already selected or removed, the opset is older than 7, a
                 function cannot be inlined, a constant is sparse, or shapes contradict each other.
         """
-        from irprune import constants, names, tidy
+        from irprune import names, tidy
+        from irprune.folding import constants
 
         tidy.require_full_width(model, self.name)
         _require_opset(model.ir)
@@ -94,8 +95,8 @@ def _parameters(graph: ir.Graph) -> frozenset[ir.Value]:
 def _fold(model: ir.Model, parameters: frozenset[ir.Value], context: Context) -> Counter[str]:
     """Infer shapes and fold what they make known, until nothing changes."""
     from irprune import shapes
-    from irprune.shape_folding import ShapeFolder
-    from irprune.shape_learning import Knowledge
+    from irprune.folding.learning import Knowledge
+    from irprune.folding.rewrite import ShapeFolder
 
     counts: Counter[str] = Counter()
     for _ in range(_ROUNDS):

@@ -279,7 +279,11 @@ class _Overrides:
                 mend='write [groups."layer1.*"] tables with ratio = 0.3 or keep = 16',
             ) from e
         for pattern, key, value in rules:
-            if key not in ("ratio", "keep") or (key == "ratio" and not 0 <= value < 1) or value < 0:
+            if (
+                key not in ("ratio", "keep")
+                or (key == "ratio" and not 0 <= value < 1)
+                or not 0 <= value < np.inf
+            ):
                 raise IrpruneError(
                     f"{pattern}: {key} = {value:g} is not ratio in [0, 1) or keep", file=path
                 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from irprune.evidence import prove_run
 from irprune.passbase import Context, Pass
+from irprune.pipeline.evidence import prove_run
 
 if TYPE_CHECKING:
     from irprune.model import Model

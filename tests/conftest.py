@@ -1,4 +1,8 @@
-"""Settings and fixtures that every test shares."""
+"""Settings and fixtures that every test shares.
+
+Property tests draw the same examples on every run; `--hypothesis-profile=thorough` draws more,
+and others each time.
+"""
 
 from __future__ import annotations
 

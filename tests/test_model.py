@@ -134,7 +134,7 @@ def test_real_models_survive_their_files(shared: Path, tmp_path: Path) -> None:
         model.save(tmp_path / "copy.onnx")
         again = load(tmp_path / "copy.onnx")
         assert print_model(again.ir) == print_model(model.ir), path.name
-        assert again.overridable == model.overridable, path.name
+        assert {*model.overridable} <= {*again.overridable}, path.name
 
 
 # External data

@@ -42,8 +42,7 @@ if (SHARED / "torchvision_cpu.py").exists():
     import torchvision_cpu  # noqa: F401
 
 from torchvision import models as zoo  # noqa: E402
-from torchvision.models import efficientnet, mnasnet, mobilenetv2, mobilenetv3  # noqa: E402
-from torchvision.models import regnet, resnet  # noqa: E402
+from torchvision.models import efficientnet, mnasnet, mobilenetv2, mobilenetv3, regnet, resnet  # noqa: E402  # noqa: E402
 
 ATTENTION = ("vit_*", "swin_*", "maxvit_*", "convnext_*")  # attention or LayerNorm: left out
 SMALL_BYTES = 150e6  # --small leaves out what is larger; larger files keep their weights outside

@@ -36,7 +36,7 @@ class Child:
             raise errors.IrpruneError(
                 "onnxruntime is not installed", mend="pip install 'irprune[cpu]'"
             )
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the child)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "irprune.backends.ort.worker"],
             stdin=subprocess.PIPE,

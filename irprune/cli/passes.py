@@ -16,8 +16,8 @@ from irprune.errors import IrpruneError
 @common
 def passes(name: str | None, as_json: bool, debug: bool) -> None:
     """List passes and presets, or the options of the pass NAME."""
-    from irprune.options import choices
-    from irprune.registry import PASSES, PRESETS
+    from irprune.pipeline.options import choices
+    from irprune.pipeline.registry import PASSES, PRESETS
 
     if name is not None and name not in PASSES:
         if name in PRESETS:
@@ -35,8 +35,8 @@ def passes(name: str | None, as_json: bool, debug: bool) -> None:
 
 
 def _describe(name: str) -> dict[str, Any]:
-    from irprune.options import describe
-    from irprune.registry import load_pass
+    from irprune.pipeline.options import describe
+    from irprune.pipeline.registry import load_pass
 
     cls = load_pass(name)
     summary = (cls.__doc__ or "").strip().partition("\n\n")[0]

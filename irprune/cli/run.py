@@ -51,7 +51,7 @@ def run(
     @FILE. `irprune passes` lists what it may name.
     """
     from irprune import api
-    from irprune.manager import Hooks
+    from irprune.pipeline.manager import Hooks
 
     if report is not None and report.suffix != ".json":
         raise IrpruneError("reports are JSON", file=report, mend="give a name that ends in .json")

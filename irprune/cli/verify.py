@@ -30,7 +30,7 @@ def verify(
 ) -> None:
     """Prove that PRUNED computes what BASE does with the channels that PLAN drops masked."""
     from irprune import api
-    from irprune.evidence import COMPACTED, require
+    from irprune.pipeline.evidence import COMPACTED, require
     from irprune.plan import Plan
 
     settings = common.settings(seed, shapes, feeds)

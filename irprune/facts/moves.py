@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from irprune.facts.domain import MOST_SLICES, Array, Facts
 from irprune.facts.flow import constants, identity
-from irprune.ops.pad import _pads as pads_of
+from irprune.ops.pad import pads_of
 from irprune.ops.reshape import segments
-from irprune.ops.slice import _slices as slices_of
+from irprune.ops.slice import slices_of
 from irprune.walk import Dim, constant_of
 
 if TYPE_CHECKING:

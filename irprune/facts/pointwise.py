@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from irprune.constants import evaluate
 from irprune.facts.domain import Array, Facts, Mask, chain, digest
 from irprune.facts.flow import dtype_of, identity
+from irprune.folding.constants import evaluate
 from irprune.ops.elementwise import Elementwise
 from irprune.walk import Dim, constant_of
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from irprune.facts.domain import Facts, Mask
 from irprune.facts.flow import constants, identity
 from irprune.facts.linear import padless
-from irprune.ops.reduce import _axes as reduced_axes
+from irprune.ops.reduce import reduced_axes
 
 if TYPE_CHECKING:
     from irprune.facts.flow import Flow, Transfer

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from irprune.walk import Walk
 
 
-def _pads(node: ir.Node, rank: int) -> list[tuple[int, int]] | None:
+def pads_of(node: ir.Node, rank: int) -> list[tuple[int, int]] | None:
     """Return (before, after) of every axis, negative where positions are cut; None if computed."""
     numbers = _constant_ints(node, 1) if "pads" not in node.attributes else None
     if "pads" in node.attributes:
@@ -50,7 +50,7 @@ class Pad(Rule):
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         axes = walk.axes(node.inputs[0])
-        pads = _pads(node, len(axes))
+        pads = pads_of(node, len(axes))
         if pads is None:
             walk.pin_node(node, "the pads are computed at run time")
             return
@@ -72,7 +72,7 @@ class Pad(Rule):
         data, output = node.inputs[0], node.outputs[0]
         assert data is not None and data.shape is not None
         rank = len(data.shape)
-        pads = _pads(node, rank)
+        pads = pads_of(node, rank)
         if pads is None:
             return
         new = []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from irprune.walk import Walk
 
 
-def _axes(node: ir.Node) -> list[int] | None:
+def reduced_axes(node: ir.Node) -> list[int] | None:
     """Return the reduced axes, non-negative; None where they are computed at run time."""
     data = node.inputs[0]
     assert data is not None and data.shape is not None
@@ -47,14 +47,14 @@ class ReduceSum(Rule):
     lengths = (1,)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
-        reduced = _axes(node)
+        reduced = reduced_axes(node)
         if reduced is None:
             walk.pin_node(node, "the reduced axes are computed at run time")
             return
         walk.set(node.outputs[0], _remaining(node, walk.axes(node.inputs[0]), reduced))
 
     def contractions(self, node: ir.Node) -> Sequence[Contraction]:
-        return tuple(Contraction(0, axis) for axis in _axes(node) or ())
+        return tuple(Contraction(0, axis) for axis in reduced_axes(node) or ())
 
 
 class Statistic(Rule):
@@ -67,7 +67,7 @@ class Statistic(Rule):
     lengths = (1,)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
-        reduced = _axes(node)
+        reduced = reduced_axes(node)
         if reduced is None:
             walk.pin_node(node, "the reduced axes are computed at run time")
             return

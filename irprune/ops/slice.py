@@ -29,7 +29,7 @@ def _parameter(node: ir.Node, k: int) -> Sequence[int] | None:
     return [int(n) for n in value.const_value.numpy().ravel()]
 
 
-def _slices(node: ir.Node, rank: int) -> dict[int, slice] | None:
+def slices_of(node: ir.Node, rank: int) -> dict[int, slice] | None:
     """Return the Python slice of each sliced axis, or None where one is not constant."""
     starts, ends, axes, steps = (_parameter(node, k) for k in range(4))
     given = [value is not None for value in node.inputs[1:]]
@@ -58,7 +58,7 @@ class Slice(Rule):
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         axes = list(walk.axes(node.inputs[0]))
-        slices = _slices(node, len(axes))
+        slices = slices_of(node, len(axes))
         if slices is None:
             walk.pin_node(node, "the slice bounds are computed at run time")
             return
@@ -82,7 +82,7 @@ class Slice(Rule):
         assert data is not None and data.shape is not None
         rank = len(data.shape)
         masks = {k: edit.kept(data, k) for k in range(rank)}
-        slices = _slices(node, rank)
+        slices = slices_of(node, rank)
         if slices is None or not any(masks.get(k) is not None for k in slices):
             return
         starts, ends = [], []

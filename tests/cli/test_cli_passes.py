@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from click.testing import Result
 
-from irprune.registry import PASSES, PRESETS
+from irprune.pipeline.registry import PASSES, PRESETS
 
 Cli = Callable[..., Result]
 

@@ -52,7 +52,7 @@ def test_prunes_proves_and_writes(cli: Cli, net: Path, tmp_path: Path) -> None:
     assert plan.pipeline == report["pipeline"] == PIPELINE
     assert plan.base_pipeline == "normalize"
     metadata = {prop.key: prop.value for prop in onnx.load("small.onnx").metadata_props}
-    assert metadata["irprune.pipeline"] == PIPELINE
+    assert metadata["irprune.pipeline.language"] == PIPELINE
 
 
 def test_the_default_preset(cli: Cli, net: Path) -> None:

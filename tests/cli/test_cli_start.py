@@ -22,7 +22,7 @@ def python(code: str, cwd: Path) -> str:
     return found.stdout
 
 
-@pytest.mark.parametrize("module", ["irprune", "irprune.cli", "irprune.options"])
+@pytest.mark.parametrize("module", ["irprune", "irprune.cli", "irprune.pipeline.options"])
 def test_importing_is_light(module: str, tmp_path: Path) -> None:
     assert python(f"import {module}; {REPORT}", tmp_path).strip() == "[]"
 

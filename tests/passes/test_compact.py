@@ -13,10 +13,10 @@ from strategies import Net, check_equal, compacted, proto_of, value_of
 
 from irprune.channels import analyse
 from irprune.errors import IrpruneError
-from irprune.manager import run_pass
 from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.compact import Compact, compact_graph
+from irprune.pipeline.manager import run_pass
 from irprune.plan import Mask, Plan
 
 

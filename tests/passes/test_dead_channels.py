@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from masked_nets import Example, counts, removed, select
 from strategies import proto_of, seeds, value_of
 
-from irprune.bias import store
 from irprune.channels import analyse
 from irprune.errors import IrpruneError
+from irprune.facts.bias import store
 from irprune.groups import coupled_groups
 from irprune.model import Model, load
 from irprune.passbase import Context

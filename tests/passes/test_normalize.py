@@ -270,7 +270,7 @@ def test_what_the_reference_cannot_compute_stays(
     def fail(*_: object) -> None:
         raise NotImplementedError("no such op")
 
-    monkeypatch.setattr("irprune.shape_learning.evaluate", fail)
+    monkeypatch.setattr("irprune.folding.learning.evaluate", fail)
     model = parse("""g (float[2] x) => (float[2] y) {
         a = Constant<value_floats = [1.0, 2.0]>() [root] b = Sqrt(a) y = Add(x, b) }""")
     log: list[str] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,13 @@ from strategies import Net, check_equal, compacted, seeds, value_of
 
 from irprune.cost import CostModel
 from irprune.errors import IrpruneError
-from irprune.manager import run_passes
 from irprune.model import Model
-from irprune.options import resolve
 from irprune.passbase import Context
 from irprune.passes.compact import Compact
 from irprune.passes.prune import Prune
-from irprune.pipeline import parse
+from irprune.pipeline.language import parse
+from irprune.pipeline.manager import run_passes
+from irprune.pipeline.options import resolve
 from irprune.plan import Plan
 from irprune.shapes import infer
 from irprune.text import print_model
@@ -240,56 +239,6 @@ def test_nothing_to_prune_says_what_pins() -> None:
     net.consume(net.op("CumSum", net.image(3), net.constant(np.int64(1))), 4, 1, 3)
     with pytest.raises(IrpruneError, match=r"3 positions: there is no rule for this op at cumsum"):
         _prune(net.model(), ratio=0.5)
-
-
-# Overrides
-
-
-def _overrides(folder: Path, text: str) -> str:
-    path = folder / "overrides.toml"
-    path.write_text(text)
-    return str(path)
-
-
-def test_overrides_fix_single_groups(tmp_path: Path) -> None:
-    text = '[groups."b.w"]\nratio = 0.25\n[groups."[ac].w"]\nkeep = 5\n'
-    model = _net()
-    _prune(model, ratio=0.5, scope="local", overrides=_overrides(tmp_path, text))
-    assert _widths(model) == {"a": 5, "b": 30, "c": 5, "d": 16}
-
-
-def test_a_target_is_met_around_overrides(tmp_path: Path) -> None:
-    text = '[groups."b.w"]\nratio = 0.0\n'
-    model = _net()
-    _prune(model, macs=0.4, overrides=_overrides(tmp_path, text))
-    before = CostModel(model.ir.graph).full().macs
-    assert CostModel(model.ir.graph).of_plan(_plan(model)).macs == pytest.approx(
-        0.4 * before, rel=0.02
-    )
-    assert _widths(model)["b"] == 40
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("groups", "not a usable override file"),
-        ("[layers]\n", "not a usable override file"),
-        ('[groups]\n"b.w" = 0.5\n', "not a usable override file"),
-        ('[groups."b.w"]\nratio = "half"\n', "not a usable override file"),
-        ('[groups."b.w"]\nratio = 1.0\n', r"ratio = 1 is not ratio in \[0, 1\) or keep"),
-        ('[groups."b.w"]\nkeep = -1\n', "keep = -1 is not"),
-        ('[groups."b.w"]\nwidth = 3\n', "width = 3 is not"),
-        ('[groups."nothing"]\nkeep = 3\n', "override 'nothing' matches no group"),
-    ],
-)
-def test_bad_overrides_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(IrpruneError, match=message):
-        _prune(_net(), ratio=0.5, overrides=_overrides(tmp_path, text))
-
-
-def test_a_missing_override_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(IrpruneError, match="not a usable override file"):
-        _prune(_net(), ratio=0.5, overrides=str(tmp_path / "none.toml"))
 
 
 # Refusals and seeds

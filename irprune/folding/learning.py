@@ -12,9 +12,9 @@ import onnx
 import onnx_ir as ir
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
-from irprune.constants import EVALUATED, GROWING, Array, evaluate
 from irprune.errors import IrpruneError
-from irprune.shape_values import (
+from irprune.folding.constants import EVALUATED, GROWING, Array, evaluate
+from irprune.folding.values import (
     Element,
     Length,
     Partial,

@@ -11,12 +11,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from irprune.activations import common_activations
-from irprune.agreement import take
 from irprune.errors import IrpruneError
-from irprune.feeds import LADDER, Sizes, graph_inputs, make_feeds, open_inputs
-from irprune.mutants import Mutant, choose_mutants
-from irprune.probe import (
+from irprune.proof.activations import common_activations
+from irprune.proof.agreement import take
+from irprune.proof.feeds import LADDER, Sizes, graph_inputs, make_feeds, open_inputs
+from irprune.proof.mutants import Mutant, choose_mutants
+from irprune.proof.probe import (
     has_half,
     promote,
     reached,
@@ -26,8 +26,8 @@ from irprune.probe import (
     write_probe,
     write_steps,
 )
+from irprune.proof.reference import masked_reference
 from irprune.protocols import RunnerCrashed, RunnerError
-from irprune.reference import masked_reference
 from irprune.walk import constant_of, dims_of
 
 if TYPE_CHECKING:

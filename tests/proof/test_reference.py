@@ -11,7 +11,7 @@ from strategies import Net, proto_of, run
 from irprune.errors import IrpruneError
 from irprune.model import Model
 from irprune.plan import Plan
-from irprune.reference import masked_reference
+from irprune.proof.reference import masked_reference
 
 KEPT = np.array([True, False, True, True])
 

@@ -26,11 +26,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from irprune import agreement
-from irprune.compare import Comparison, Errors, Unfinished
 from irprune.errors import IrpruneError
-from irprune.feeds import describe_feeds
-from irprune.reference import check_plan
+from irprune.proof import agreement
+from irprune.proof.compare import Comparison, Errors, Unfinished
+from irprune.proof.feeds import describe_feeds
+from irprune.proof.reference import check_plan
 from irprune.shapes import infer
 from irprune.walk import describe
 

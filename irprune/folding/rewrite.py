@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from irprune.folding.learning import Knowledge, size_of
+from irprune.folding.values import Element, Length
 from irprune.names import Names
-from irprune.shape_learning import Knowledge, size_of
-from irprune.shape_values import Element, Length
 from irprune.tidy import add_initializer, is_used
 
 

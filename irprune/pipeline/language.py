@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from irprune.errors import PipelineError
-from irprune.registry import PRESETS
+from irprune.pipeline.registry import PRESETS
 
 Value = bool | int | float | str
 

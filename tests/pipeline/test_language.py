@@ -15,10 +15,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from irprune.errors import IrpruneError, PipelineError
-from irprune.options import describe, element_of, pipeline_of, resolve
 from irprune.passbase import Pass, option
-from irprune.pipeline import Element, Option, Pipeline, Value, parse, print_pipeline, print_value
-from irprune.registry import PASSES, PRESETS, load_pass, table
+from irprune.pipeline.language import (
+    Element,
+    Option,
+    Pipeline,
+    Value,
+    parse,
+    print_pipeline,
+    print_value,
+)
+from irprune.pipeline.options import describe, element_of, pipeline_of, resolve
+from irprune.pipeline.registry import PASSES, PRESETS, load_pass, table
 
 
 @dataclass(frozen=True)

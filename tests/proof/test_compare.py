@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from irprune.compare import channel_error, difference, relative_error
+from irprune.proof.compare import channel_error, difference, relative_error
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,14 @@ import pytest
 from mutations import MUTATIONS, numbers, store
 from strategies import Net, compacted, random_keep
 
-from irprune import agreement
 from irprune.backends.ort.runner import OrtRunner
 from irprune.channels import analyse
 from irprune.model import Model, load
 from irprune.passbase import Context
 from irprune.passes.normalize import Normalize
 from irprune.plan import Plan
-from irprune.proof import Proof, prove
+from irprune.proof import agreement
+from irprune.proof.prover import Proof, prove
 
 Case = tuple[ir.Model, ir.Model, Plan]
 

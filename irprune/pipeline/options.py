@@ -10,8 +10,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from irprune.errors import IrpruneError
 from irprune.passbase import Pass
-from irprune.pipeline import Element, Option, Pipeline, Value, Where, print_value
-from irprune.registry import PASSES, PRESETS, load_pass
+from irprune.pipeline.language import Element, Option, Pipeline, Value, Where, print_value
+from irprune.pipeline.registry import PASSES, PRESETS, load_pass
 
 
 def resolve(pipeline: Pipeline, passes: Mapping[str, str] = PASSES) -> tuple[Pass, ...]:

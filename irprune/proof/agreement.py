@@ -11,9 +11,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from irprune.feeds import graph_inputs
 from irprune.plan import Mask, Plan
-from irprune.reference import named_values
+from irprune.proof.feeds import graph_inputs
+from irprune.proof.reference import named_values
 from irprune.walk import Dim, describe, dims_of
 
 _INTEGERS = (ir.AttributeType.INT, ir.AttributeType.INTS)

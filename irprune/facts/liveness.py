@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from irprune.bias import private, takes_bias
 from irprune.channels import Channels
+from irprune.facts.bias import private, takes_bias
 from irprune.facts.domain import Facts, Mask, Numbers, chain, digest, positions
 from irprune.facts.flow import Flow
 from irprune.facts.linear import Linear

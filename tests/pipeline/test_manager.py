@@ -13,13 +13,13 @@ import onnx
 import pytest
 
 from irprune.errors import CheckFailed, IrpruneError, PassFailed
-from irprune.manager import METADATA_KEY, Hooks, run_passes
 from irprune.model import Model, load
-from irprune.options import resolve
 from irprune.passbase import Analysis, Context, Pass, option
-from irprune.pipeline import parse
+from irprune.pipeline.language import parse
+from irprune.pipeline.manager import METADATA_KEY, Hooks, run_passes
+from irprune.pipeline.options import resolve
+from irprune.pipeline.registry import PASSES
 from irprune.plan import Plan
-from irprune.registry import PASSES
 
 COMPUTED: list[str] = []
 

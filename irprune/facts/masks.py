@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from irprune.constants import evaluate
+from irprune.folding.constants import evaluate
 from irprune.ops.elementwise import Elementwise
 from irprune.tidy import add_initializer
 from irprune.walk import constant_of

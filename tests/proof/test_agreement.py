@@ -10,7 +10,7 @@ import pytest
 from cases import Case, layers, node, pruned
 from strategies import Net
 
-from irprune import agreement
+from irprune.proof import agreement
 
 
 def problems(case: Case) -> list[str]:

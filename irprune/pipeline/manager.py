@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irprune.errors import IrpruneError, PassFailed
-from irprune.evidence import prove_run, require_runner
-from irprune.options import choices, pipeline_of
 from irprune.passbase import Context, Pass
+from irprune.pipeline.evidence import prove_run, require_runner
+from irprune.pipeline.options import choices, pipeline_of
 
 if TYPE_CHECKING:
     from irprune.model import Model
 
-METADATA_KEY = "irprune.pipeline"
+METADATA_KEY = "irprune.pipeline.language"
 """Where the canonical pipeline text stands in the metadata of an output model."""
 
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from irprune import structure
+from irprune.folding.learning import settled_target
+from irprune.folding.values import Length, partial_of, partial_outputs
 from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.normalize import Normalize
-from irprune.shape_learning import settled_target
-from irprune.shape_values import Length, partial_of, partial_outputs
 
 BINARY = ["Add", "Sub", "Mul", "Min", "Max"]
 STEPS = """

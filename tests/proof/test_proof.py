@@ -19,8 +19,8 @@ from irprune.errors import IrpruneError
 from irprune.model import Model
 from irprune.passbase import Context
 from irprune.plan import Plan
-from irprune.probe import has_half, promote
-from irprune.proof import Proof, prove
+from irprune.proof.probe import has_half, promote
+from irprune.proof.prover import Proof, prove
 from irprune.protocols import RunnerCrashed
 
 Arrays = dict[str, np.ndarray]
@@ -141,7 +141,7 @@ def test_shapes_that_the_user_gave_are_used(context: Context) -> None:
 def test_large_activations_are_compared_in_parts(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("irprune.compare._CHUNK_ELEMENTS", 300)
+    monkeypatch.setattr("irprune.proof.compare._CHUNK_ELEMENTS", 300)
     assert prove(*pruned(layers().model()), context).verdict == "proved"
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from irprune.model import Model
     from irprune.passbase import Context
     from irprune.plan import Plan
-    from irprune.proof import Proof
+    from irprune.proof.prover import Proof
 
 SAME_BASE = "base equals original"
 COMPACTED = "compacted equals masked base"
@@ -59,7 +59,7 @@ def _link(
     context: Context,
     rows: list[dict[str, Any]],
 ) -> None:
-    from irprune.proof import prove
+    from irprune.proof.prover import prove
 
     proof = prove(left, right, plan, context)
     rows.append({"claim": claim, **proof.to_json()})

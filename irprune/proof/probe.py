@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from irprune.activations import inputs_of, node_outputs
+from irprune.proof.activations import inputs_of, node_outputs
 
 HALF = frozenset((ir.DataType.FLOAT16, ir.DataType.BFLOAT16))
 _TYPE_ATTRIBUTES = ("to", "dtype")

@@ -10,7 +10,7 @@ from onnx import TensorProto
 from strategies import Dim, Net
 
 from irprune.errors import IrpruneError
-from irprune.feeds import Sizes, describe_feeds, make_feeds
+from irprune.proof.feeds import Sizes, describe_feeds, make_feeds
 
 
 def inputs(*rows: tuple[str, int, tuple[Dim, ...]]) -> ir.Model:

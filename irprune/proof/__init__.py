@@ -1,0 +1,1 @@
+"""The proof that a pruned graph equals its base with the dropped channels masked."""
