@@ -148,7 +148,7 @@ def test_mutations_of_degenerate_networks_are_never_proved(
 
 
 def test_mutations_of_a_trained_network_fail(context: Context) -> None:
-    example = Path(__file__).resolve().parents[1] / "examples" / "digits.onnx"
+    example = Path(__file__).resolve().parents[2] / "examples" / "digits.onnx"
     case = pruned(trained(example))
     assert prove(*case, context).verdict == "proved"
     proofs = verdicts(case, context)
