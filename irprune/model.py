@@ -133,6 +133,10 @@ def load(path: Path | str) -> Model:
     external = _check_external(proto, path, digest)
     if not proto.HasField("graph") or not proto.graph.node:
         raise IrpruneError("the graph is empty", file=path, mend="export the model again")
+    if proto.graph.sparse_initializer:
+        raise IrpruneError(
+            "sparse initializers are not supported", file=path, mend="export dense weights"
+        )
     _check_tensors(proto.graph, path)
     try:
         model = onnx_ir.serde.deserialize_model(proto)
