@@ -79,7 +79,7 @@ def _block(name: str, full: Array, block: Array) -> tuple[Indices, Indices]:
 
 
 def _find(full: Array, wanted: Array) -> Indices | None:
-    """Positions on the first axis of `full` that equal those of `wanted`, None if one is missing."""
+    """Positions on the first axis of `full` that equal `wanted`; None if one is missing."""
     places = {item.tobytes(): position for position, item in enumerate(full)}
     found = [places.get(item.tobytes()) for item in wanted]
     return None if None in found else np.array(found, dtype=np.intp)
