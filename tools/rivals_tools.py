@@ -46,7 +46,8 @@ class Network:
         """The layer that makes the classes: the last Linear, or the last convolution."""
         layers = list(self.module.modules())
         linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
-        return (linear or [layer for layer in layers if isinstance(layer, nn.Conv2d)])[-1:]
+        convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+        return [(linear or convolutions)[-1]]
 
 
 @dataclass(frozen=True)

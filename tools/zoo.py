@@ -13,6 +13,7 @@ import argparse
 import fnmatch
 import json
 import os
+import re
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -100,6 +101,29 @@ def show(row: Row) -> str:
     )
 
 
+def summary(rows: list[Row]) -> str:
+    """Return the line below the table."""
+    proved = sum(row.verdict == "proved" for row in rows)
+    free, total = sum(r.free for r in rows), sum(r.channels for r in rows)
+    return f"proved {proved} of {len(rows)}; {free / max(total, 1):.2%} of {total} channels free"
+
+
+def markdown(rows: list[Row], command: str, pipeline: str) -> str:
+    """Return the rows as a markdown document."""
+    lines = [f"# {summary(rows)}", "", f"`{command}`: `{pipeline}` and its proof.", ""]
+    lines.append("| model | nodes | analysis, s | free | params | MACs | error | verdict |")
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
+    for row in sorted(rows, key=lambda row: row.model.lower()):
+        free = f"{row.free / row.channels:.1%}" if row.channels else "-"
+        kept = ["-" if share is None else f"{share:.3f}" for share in (row.params, row.macs)]
+        error = "-" if row.error is None else f"{row.error:.1e}"
+        reason = re.sub(r"^.*?\.onnx: ", "", row.reason)
+        verdict = f"{row.verdict}: {reason}" if reason else row.verdict
+        cells = [row.model, str(row.nodes), f"{row.analysis_s:.3f}", free, *kept, error, verdict]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -111,6 +135,7 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=0.4)
     parser.add_argument("--json", type=Path, help="write the rows here, after each model")
     parser.add_argument("--resume", action="store_true", help="skip what the JSON file holds")
+    parser.add_argument("--out", type=Path, help="write the rows as a markdown table")
     parser.add_argument("--reasons", action="store_true", help="list what pins channels, and why")
     options = parser.parse_args()
     paths = list(options.models)
@@ -137,9 +162,10 @@ def main() -> None:
         if options.json:
             text = json.dumps({"pipeline": pipeline, "rows": [asdict(r) for r in rows]}, indent=1)
             options.json.write_text(text + "\n")
-    proved = sum(row.verdict == "proved" for row in rows)
-    free, total = sum(r.free for r in rows), sum(r.channels for r in rows)
-    print(f"proved {proved} of {len(rows)}; {free / max(total, 1):.2%} of {total} channels free")
+    print(summary(rows))
+    if options.out:
+        source = "--shared" if options.shared else "--zoo DIR"
+        options.out.write_text(markdown(rows, f"python tools/zoo.py {source}", pipeline))
 
 
 if __name__ == "__main__":
