@@ -4,7 +4,8 @@
     python tools/zoo.py --zoo ~/.cache/irprune/zoo   # what tools/zoo_export.py wrote
 
 A row: nodes, analysis seconds, share of contraction channels that are not pinned (channels of a
-graph input aside), parameters and MACs kept, largest proof error, verdict.
+graph input aside), parameters and MACs kept, largest proof error, verdict. Constant weights get
+random numbers first, and the row says so.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import re
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from randomize import randomize
 
 from irprune import api
 from irprune.channels import analyse, pin_reasons
@@ -44,6 +47,8 @@ class Row:
     verdict: str = ""
     reason: str = ""
     seconds: float = 0.0
+    randomised: int = 0
+    """Constant weights that got random numbers first."""
     pinned: dict[str, int] = field(default_factory=dict)
 
 
@@ -53,6 +58,7 @@ def measure(path: Path, pipeline: str) -> Row:
     started = time.perf_counter()
     try:
         model = api.load(path)
+        row.randomised = randomize(model)
         _analyse(model, row)
         report = api.run(pipeline, model).report
         row.verdict = "proved"
@@ -97,8 +103,13 @@ def show(row: Row) -> str:
     error = "       -" if row.error is None else f"{row.error:8.1e}"
     return (
         f"{row.model:<48}{row.nodes:>6}{row.analysis_s:>8.3f}{free:>8.2%}"
-        f" {share(row.params)} {share(row.macs)} {error}  {row.verdict} {row.reason[:160]}"
+        f" {share(row.params)} {share(row.macs)} {error}  {row.verdict}"
+        f"{_declared(row)} {row.reason[:160]}"
     )
+
+
+def _declared(row: Row) -> str:
+    return f" ({row.randomised} constant weights randomised)" if row.randomised else ""
 
 
 def summary(rows: list[Row]) -> str:
@@ -118,7 +129,7 @@ def markdown(rows: list[Row], command: str, pipeline: str) -> str:
         kept = ["-" if share is None else f"{share:.3f}" for share in (row.params, row.macs)]
         error = "-" if row.error is None else f"{row.error:.1e}"
         reason = re.sub(r"^.*?\.onnx: ", "", row.reason)
-        verdict = f"{row.verdict}: {reason}" if reason else row.verdict
+        verdict = f"{row.verdict}{_declared(row)}" + (f": {reason}" if reason else "")
         cells = [row.model, str(row.nodes), f"{row.analysis_s:.3f}", free, *kept, error, verdict]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
