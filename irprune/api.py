@@ -13,7 +13,8 @@ from irprune import __version__, report
 from irprune.cost import Cost
 from irprune.errors import CheckFailed, IrpruneError
 from irprune.fingerprint import structure_hash
-from irprune.model import Model, load
+from irprune.frontends.onnx import load
+from irprune.model import Model
 from irprune.passbase import Context, Pass
 from irprune.pipeline.evidence import prove_run, require_runner
 from irprune.pipeline.language import parse

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from strategies import Net, feeds_of, proto_of, relative_error, run, value_of
 
 from irprune.errors import IrpruneError
-from irprune.model import Model, load, save
+from irprune.frontends.onnx import load
+from irprune.model import Model, save
 from irprune.text import print_model
 
 WIDTH = 64

@@ -15,8 +15,9 @@ from strategies import proto_of, seeds, value_of
 from irprune.channels import analyse
 from irprune.errors import IrpruneError
 from irprune.facts.bias import store
+from irprune.frontends.onnx import load
 from irprune.groups import coupled_groups
-from irprune.model import Model, load
+from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.dead_channels import DeadChannels
 from irprune.passes.normalize import Normalize

@@ -11,7 +11,8 @@ import pytest
 
 from irprune import structure
 from irprune.errors import IrpruneError
-from irprune.model import Model, load
+from irprune.frontends.onnx import load
+from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.fold_batchnorm import FoldBatchNorm
 from irprune.passes.normalize import Normalize

@@ -13,7 +13,8 @@ from normalized import normalize, ops, weights
 from onnx import parser
 
 from irprune.errors import IrpruneError
-from irprune.model import Model, load
+from irprune.frontends.onnx import load
+from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.normalize import Normalize
 from irprune.plan import Plan

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from normalized import normalize, ops
 
-from irprune.model import Model, load
+from irprune.frontends.onnx import load
+from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.normalize import Normalize
 

@@ -13,7 +13,8 @@ import onnx
 import pytest
 
 from irprune.errors import CheckFailed, IrpruneError, PassFailed
-from irprune.model import Model, load
+from irprune.frontends.onnx import load
+from irprune.model import Model
 from irprune.passbase import Analysis, Context, Pass, option
 from irprune.pipeline.language import parse
 from irprune.pipeline.manager import METADATA_KEY, Hooks, run_passes

@@ -17,7 +17,8 @@ from strategies import Net, compacted, random_keep
 
 from irprune.backends.ort.runner import OrtRunner
 from irprune.channels import analyse
-from irprune.model import Model, load
+from irprune.frontends.onnx import load
+from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.normalize import Normalize
 from irprune.plan import Plan
