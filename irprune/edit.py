@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from irprune.names import Names
 from irprune.plan import Plan
 from irprune.walk import constant_of, dims_of
 
@@ -26,10 +28,10 @@ class Edit:
         self.graph = graph
         self.opset = graph.opset_imports.get("", 0)
         self._axes: Mapping[str, Mapping[int, Mask]] = plan.axes
-        self._names = {v.name for v in graph.initializers.values()}
-        for node in graph:
-            self._names.update(v.name for v in node.outputs)
-        self._names.update(v.name for v in graph.inputs)
+
+    @cached_property
+    def _names(self) -> Names:
+        return Names(self.graph)
 
     # What rules read
 
@@ -136,12 +138,12 @@ class Edit:
 
     def _name_output(self, node: ir.Node, stem: str, shape: Sequence[int]) -> None:
         output = node.outputs[0]
-        output.name = self._unique(stem)
+        output.name = self._names.value(stem)
         output.dtype = ir.DataType.INT64
         output.shape = ir.Shape(shape)
 
     def _initializer(self, stem: str, array: np.ndarray) -> ir.Value:
-        name = self._unique(stem)
+        name = self._names.value(stem)
         value = ir.Value(
             name=name,
             shape=ir.Shape(array.shape),
@@ -150,11 +152,3 @@ class Edit:
         )
         self.graph.register_initializer(value)
         return value
-
-    def _unique(self, stem: str) -> str:
-        name, count = stem, 1
-        while name in self._names:
-            count += 1
-            name = f"{stem}_{count}"
-        self._names.add(name)
-        return name

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irprune.errors import IrpruneError
+from irprune.names import Names
 from irprune.ops import rule_for
 from irprune.ops.rule import Contraction
 from irprune.plan import Mask, Plan
@@ -72,7 +73,7 @@ class _Masker:
         self._graph = graph
         self._plan = plan
         self._opset = graph.opset_imports.get("", 0)
-        self._names = {value.name for value in graph.inputs} | set(named_values(graph))
+        self._names = Names(graph)
         self._masked: dict[tuple[ir.Value, int, bytes], ir.Value] = {}
 
     def mask(self, node: ir.Node) -> None:
@@ -134,18 +135,18 @@ class _Masker:
         if self._opset >= _WHERE_SINCE:
             mask = self._constant(f"{value.name}_kept", kept.reshape(shape))
             zero = self._constant(f"{value.name}_zero", np.zeros((), dtype))
-            masked = ir.node("Where", [mask, value, zero], name=self._unique("mask"))
+            masked = ir.node("Where", [mask, value, zero], name=self._names.node("mask"))
         else:
             mask = self._constant(f"{value.name}_kept", kept.reshape(shape).astype(dtype))
-            masked = ir.node("Mul", [value, mask], name=self._unique("mask"))
+            masked = ir.node("Mul", [value, mask], name=self._names.node("mask"))
         output = masked.outputs[0]
-        output.name = self._unique(f"{value.name}_masked")
+        output.name = self._names.value(f"{value.name}_masked")
         output.dtype, output.shape = value.dtype, value.shape.copy()
         self._graph.insert_before(node, masked)
         return output
 
     def _constant(self, stem: str, array: np.ndarray) -> ir.Value:
-        name = self._unique(stem)
+        name = self._names.value(stem)
         tensor = ir.tensor(array, name=name)
         value = ir.Value(
             name=name,
@@ -155,14 +156,6 @@ class _Masker:
         )
         self._graph.register_initializer(value)
         return value
-
-    def _unique(self, stem: str) -> str:
-        name, count = stem, 1
-        while name in self._names:
-            count += 1
-            name = f"{stem}_{count}"
-        self._names.add(name)
-        return name
 
 
 def _contractions(node: ir.Node) -> Iterator[Contraction]:
