@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from irprune.labels import Axis, Labels
+from irprune.errors import IrpruneError
+from irprune.labels import Axis, Labelled, Labels, Rows
 from irprune.ops import rule_for
 from irprune.passbase import Analysis
-from irprune.plan import Mask, Plan
+from irprune.plan import Balanced, Kept, Mask, Plan
 from irprune.walk import Heads, PinRecord, Walk, describe
 
 if TYPE_CHECKING:
@@ -28,13 +29,15 @@ _ROUNDS = 4
 class ChannelClasses(Analysis["Channels"]):
     """Give every position along every tensor axis its channel class.
 
-    ``heads`` says which axis of a split channel axis carries the channels where both could.
+    ``heads`` says which axis of a split channel axis carries the channels where both could; with
+    ``tie`` the groups of a convolution or the heads lose the same indices, not only equally many.
     """
 
     heads: Heads = "inner"
+    tie: bool = False
 
     def compute(self, model: Model, context: Context) -> Channels:
-        return analyse(model.ir.graph, self.heads)
+        return analyse(model.ir.graph, self.heads, self.tie)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Site:
     value: ir.Value
     axis: int
     classes: Labels
+    """Shape ``(positions,)``; ``(*lengths of other axes, positions)`` where they differ per row."""
 
 
 @dataclass
@@ -67,13 +71,28 @@ class Channels:
         return iter(self.walk.labels)
 
     def of(self, value: ir.Value) -> list[Axis]:
-        """Return the classes of each axis of a value, shape ``(positions,)``; None where opaque."""
+        """Return the classes of each axis of a value, shape ``(positions,)``; None where opaque.
+
+        Where they differ per index of the axes `per`, the shape is ``(*lengths, positions)``.
+        """
         found = self._cache.get(value)
         if found is None:
             raw = self.walk.labels.get(value, [])
-            found = [None if axis is None else self.roots[axis] for axis in raw]
+            found = [self._classes(axis) for axis in raw]
             self._cache[value] = found
         return found
+
+    def _classes(self, axis: Labelled) -> Axis:
+        if not isinstance(axis, Rows):
+            return None if axis is None else self.roots[axis]
+        rows = self.roots[axis.flat]
+        return rows[0] if (rows == rows[0]).all() else self.roots[axis.labels]
+
+    def per(self, value: ir.Value, axis: int) -> tuple[int, ...]:
+        """Return the other axes that the classes of an axis differ along."""
+        labels, classes = self.walk.labels[value][axis], self.of(value)[axis]
+        rows = isinstance(labels, Rows) and classes is not None and classes.ndim > 1
+        return labels.per if rows and isinstance(labels, Rows) else ()
 
     @cached_property
     def producers(self) -> list[Site]:
@@ -116,11 +135,30 @@ class Channels:
             yield value, classes
 
     def from_input(self, site: Site) -> Mask:
-        """Return which positions of a site are graph-input channels, shape ``(positions,)``."""
+        """Return which positions of a site are graph-input channels, in the site's shape."""
+        roots = self.walk.union_find.find(self.labels_of(site))
+        return (roots > 0) & (roots < self.walk.union_find.reserved)
+
+    def labels_of(self, site: Site) -> Labels:
+        """Return the label ids of a site, in the shape of its classes."""
         labels = self.walk.labels[site.value][site.axis]
         assert labels is not None
-        roots = self.walk.union_find.find(labels)
-        return (roots > 0) & (roots < self.walk.union_find.reserved)
+        if not isinstance(labels, Rows):
+            return labels
+        return labels.flat[0] if site.classes.ndim == 1 else labels.labels
+
+    def balanced(self, keep: Mask) -> Mask:
+        """Return the classes to keep, and so many more that all rows keep equally many.
+
+        Rows take back the first of the classes that they lost.
+        """
+        keep = keep.copy()
+        for cells in self.walk.cells:
+            cells = self.roots[cells]
+            kept = keep[cells]
+            missing = kept.sum(axis=1).max() - kept.sum(axis=1, keepdims=True)
+            keep[cells[~kept & (np.cumsum(~kept, axis=1) <= missing)]] = True
+        return keep
 
     @cached_property
     def tensor_axes(self) -> list[tuple[ir.Value, int, Labels]]:
@@ -134,7 +172,7 @@ class Channels:
 
     @cached_property
     def unique_axes(self) -> tuple[Labels, npt.NDArray[np.int64], dict[tuple[ir.Value, int], int]]:
-        """Tensor axes with equal classes, once each.
+        """Tensor axes with equal classes, once each; of several rows the first stands for all.
 
         Returns all their classes one after another, shape ``(total,)``; where each starts,
         shape ``(axes,)``; and which of them stands for a (value, axis).
@@ -147,9 +185,10 @@ class Channels:
             raw = self.walk.labels[value][k]
             number = by_id.get(id(raw))
             if number is None:
-                number = seen.setdefault(classes.tobytes(), len(arrays))
+                row = classes.reshape(-1, classes.shape[-1])[0]
+                number = seen.setdefault(row.tobytes(), len(arrays))
                 if number == len(arrays):
-                    arrays.append(classes)
+                    arrays.append(row)
                 by_id[id(raw)] = number
             index[value, k] = number
         starts = np.cumsum([0, *map(len, arrays)])[:-1]
@@ -172,16 +211,39 @@ class Channels:
         for (value, axis), number in index.items():
             if not whole[number]:
                 assert value.name is not None
-                plan.axes.setdefault(value.name, {})[axis] = masks[number]
+                per = self.per(value, axis)
+                kept = self._rows(value, axis, per, keep) if per else masks[number]
+                plan.axes.setdefault(value.name, {})[axis] = kept
         return plan
+
+    def _rows(self, value: ir.Value, axis: int, per: tuple[int, ...], keep: Mask) -> Kept:
+        classes = self.of(value)[axis]
+        assert classes is not None
+        rows: Mask = keep[classes]
+        counts = rows.sum(axis=-1)
+        if counts.min() != counts.max():
+            raise IrpruneError(
+                f"the rows of axis {axis} of {value.name} would keep {counts.min()} to "
+                f"{counts.max()} positions",
+                mend="`Channels.balanced` makes them equal",
+            )
+        first = rows.reshape(-1, rows.shape[-1])[0]
+        return first if (rows == first).all() else Balanced(per, rows)
 
     def keep_of(self, plan: Plan) -> Mask:
         """Return the classes that a plan keeps, shape ``(count,)``."""
         keep = np.ones(self.count, np.bool_)
         for value, axis, classes in self.tensor_axes:
-            mask = plan.axes.get(value.name or "", {}).get(axis)
-            if mask is not None:
-                keep[classes[~mask]] = False
+            kept = plan.axes.get(value.name or "", {}).get(axis)
+            if kept is not None:
+                mask = kept.rows if isinstance(kept, Balanced) else kept
+                if mask.ndim > classes.ndim:
+                    raise IrpruneError(
+                        f"the pending plan keeps different positions per row of {value.name}, "
+                        f"which this analysis ties",
+                        mend="compact first, or use the same options again",
+                    )
+                keep[classes[~np.broadcast_to(mask, classes.shape)]] = False
         return keep
 
     def reason(self, ids: Labels) -> str | None:
@@ -227,23 +289,23 @@ def _is_parameter(value: ir.Value) -> bool:
     return value.is_initializer() or (maker is not None and maker.op_type == "ConstantOfShape")
 
 
-def analyse(graph: ir.Graph, heads: Heads = "inner") -> Channels:
+def analyse(graph: ir.Graph, heads: Heads = "inner", tie: bool = False) -> Channels:
     """Walk the graph, and again while a movement op can let a surviving axis carry channels.
 
     Where a reshape splits or merges axes, one of them must carry the channels. The first walk
     probes; where the chosen axis turns out to be pinned and another survives, that one is
     chosen and the graph is walked again.
     """
-    walk = Walk(graph, heads)
+    walk = Walk(graph, heads, tie=tie)
     walk.run()
     if walk.taken:
         for _ in range(_ROUNDS):
             better = _better_choices(walk)
             if better == {key: choice.chosen for key, choice in walk.taken.items()}:
                 break
-            walk = Walk(graph, heads, better)
+            walk = Walk(graph, heads, better, tie=tie)
             walk.run()
-        walk = Walk(graph, heads, _better_choices(walk), probing=False)
+        walk = Walk(graph, heads, _better_choices(walk), probing=False, tie=tie)
         walk.run()
     return Channels(graph, walk, walk.union_find.roots())
 
@@ -265,9 +327,7 @@ def pin_reasons(channels: Channels, sites: Sequence[Site]) -> dict[str, int]:
     """Count the pinned positions of the sites by reason."""
     counts: dict[str, int] = {}
     for site in sites:
-        labels = channels.walk.labels[site.value][site.axis]
-        assert labels is not None
-        pinned = labels[site.classes == 0]
+        pinned = channels.labels_of(site)[site.classes == 0]
         if len(pinned):
             reason = channels.reason(pinned) or "is pinned"
             counts[reason] = counts.get(reason, 0) + len(pinned)

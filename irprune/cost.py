@@ -15,7 +15,7 @@ from irprune.channels import Channels
 from irprune.ops import rule_for
 from irprune.ops.rule import Size
 from irprune.passbase import Analysis
-from irprune.plan import Mask, Plan
+from irprune.plan import Mask, Plan, count
 from irprune.walk import dims_of
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ class CostModel:
     def of_plan(self, plan: Plan) -> Costs:
         """Return the costs of the graph after compaction by a plan."""
         lengths = {
-            (name, axis): int(mask.sum())
+            (name, axis): count(kept)
             for name, masks in plan.axes.items()
-            for axis, mask in masks.items()
+            for axis, kept in masks.items()
         }
         return self._costs(lambda v, k: lengths.get((v.name or "", k)) or self._full_size(v, k))
 

@@ -10,10 +10,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from irprune.names import Names
-from irprune.plan import Plan
+from irprune.plan import Kept, Mask, Plan, first_row
 from irprune.walk import constant_of, dims_of
-
-Mask = npt.NDArray[np.bool_]
 
 
 class Edit:
@@ -27,7 +25,7 @@ class Edit:
     def __init__(self, graph: ir.Graph, plan: Plan) -> None:
         self.graph = graph
         self.opset = graph.opset_imports.get("", 0)
-        self._axes: Mapping[str, Mapping[int, Mask]] = plan.axes
+        self._axes: Mapping[str, Mapping[int, Kept]] = plan.axes
 
     @cached_property
     def _names(self) -> Names:
@@ -36,13 +34,17 @@ class Edit:
     # What rules read
 
     def kept(self, value: ir.Value | None, axis: int) -> Mask | None:
-        """Return the kept positions of an axis, shape ``(positions,)``; None if all stay."""
+        """Return the kept positions of an axis, shape ``(positions,)``; None if all stay.
+
+        Of rows the first answers: up to every position where a rule may cut, all keep equally many.
+        """
         if value is None or value.name is None:
             return None
         masks = self._axes.get(value.name)
         if masks is None:
             return None
-        return masks.get(axis % len(dims_of(value) or [0]))
+        kept = masks.get(axis % len(dims_of(value) or [0]))
+        return None if kept is None else first_row(kept)
 
     def touched(self, node: ir.Node) -> bool:
         """Return whether an input or output of the node loses positions."""

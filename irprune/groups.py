@@ -23,20 +23,23 @@ class Groups(Analysis["list[Group]"]):
     """The coupled groups of a model, in the order in which their first producer stands."""
 
     heads: Heads = "inner"
+    tie: bool = False
 
     def compute(self, model: Model, context: Context) -> list[Group]:
-        return coupled_groups(context.get(ChannelClasses(self.heads), model))
+        return coupled_groups(context.get(ChannelClasses(self.heads, self.tie), model))
 
 
 @dataclass(frozen=True)
 class Group:
-    """Interchangeable classes: ranked against each other, removed one by one."""
+    """Interchangeable classes: ranked against each other, removed one of each cell at a time."""
 
     index: int
     classes: Labels
     """Ascending class ids, shape ``(size,)``."""
     producers: tuple[Site, ...]
-    """The producer axes that every class of the group touches."""
+    """The producer axes that the classes of the group touch."""
+    cells: Labels
+    """The cell of each class, shape ``(size,)``: of every cell equally many classes go."""
 
     @property
     def name(self) -> str:
@@ -50,6 +53,11 @@ class Group:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    @property
+    def rows(self) -> int:
+        """How many cells there are."""
+        return int(self.cells.max()) + 1 if len(self.cells) else 1
 
 
 def distinct_producers(channels: Channels) -> list[Site]:
@@ -65,13 +73,18 @@ def coupled_groups(channels: Channels) -> list[Group]:
 
     Each producer axis has a random 64-bit number; a class's signature is the wrapped sum over
     the producer axes that it touches, once per touched position. Classes that no parameter
-    creates belong to no group.
+    creates belong to no group. Where rows must keep equally many classes, all of them are one
+    group, whatever creates them.
     """
     sites = distinct_producers(channels)
     numbers = np.random.default_rng(0).integers(1, 2**63, len(sites), dtype=np.uint64)
     signature: npt.NDArray[np.uint64] = np.zeros(channels.count, np.uint64)
     for site, number in zip(sites, numbers, strict=True):
         np.add.at(signature, site.classes, number)
+    cell = np.zeros(channels.count, np.int64)
+    for number, cells in enumerate(channels.walk.cells, start=1):
+        cell[cells] = np.arange(len(cells))[:, None]
+        signature[cells] = number if signature[cells].any() else 0
     signature[0] = 0
     classes = np.flatnonzero(signature)
     _, inverse = np.unique(signature[classes], return_inverse=True)
@@ -86,6 +99,6 @@ def coupled_groups(channels: Channels) -> list[Group]:
             if number >= 0:
                 touched.setdefault(int(number), []).append(site)
     return [
-        Group(index, members[number], tuple(producers))
+        Group(index, members[number], tuple(producers), cell[members[number]])
         for index, (number, producers) in enumerate(touched.items())
     ]

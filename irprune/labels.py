@@ -6,6 +6,9 @@ merged class is its smallest id, so whatever merges with the pinned class become
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,6 +19,84 @@ Axis = Labels | None
 """One tensor axis: its labels, or ``None`` for an opaque (dynamic) axis, which is pinned."""
 
 PINNED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Labels along one axis that differ per index of other axes of the same tensor.
+
+    Every row loses equally many positions, so that the tensor stays rectangular; which ones they
+    are may differ: the channels of the groups of a convolution, the widths within heads.
+    """
+
+    per: tuple[int, ...]
+    """The other axes, ascending."""
+    labels: Labels
+    """Shape ``(*lengths of per, positions)``."""
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[-1])
+
+    @property
+    def flat(self) -> Labels:
+        """The rows one below the other, shape ``(rows, positions)``."""
+        flat: Labels = self.labels.reshape(-1, len(self))
+        return flat
+
+
+Labelled = Axis | Rows
+"""One tensor axis, with one set of labels or with one per row."""
+
+
+def moved(axis: Labelled, place: Callable[[int], int]) -> Labelled:
+    """Return an axis of a tensor whose axis ``k`` now is axis ``place(k)``."""
+    if not isinstance(axis, Rows):
+        return axis
+    per = [place(k) for k in axis.per]
+    order = np.argsort(per)
+    labels = axis.labels.transpose(*order, len(per))
+    return Rows(tuple(sorted(per)), labels)
+
+
+def shifted(axes: Sequence[Labelled], by: int) -> list[Labelled]:
+    """Return the axes of a tensor numbered as in one that has more axes before them."""
+    return [moved(axis, lambda k: k + by) for axis in axes]
+
+
+def selected(axes: Sequence[Labelled], k: int, index: Labels) -> list[Labelled]:
+    """Return the axes of a tensor after indexing axis ``k`` with positions of shape ``(n,)``."""
+    return [_selected(axis, own == k, k, index) for own, axis in enumerate(axes)]
+
+
+def _selected(axis: Labelled, itself: bool, k: int, index: Labels) -> Labelled:
+    if not isinstance(axis, Rows):
+        return axis[index] if itself and axis is not None else axis
+    if itself:
+        return Rows(axis.per, axis.labels[..., index])
+    if k in axis.per:
+        return Rows(axis.per, np.take(axis.labels, index, axis=axis.per.index(k)))
+    return axis
+
+
+def without(axis: Labelled, k: int) -> Labelled:
+    """Return an axis of a tensor that loses axis ``k``, which had one position."""
+    if not isinstance(axis, Rows):
+        return axis
+    if k in axis.per:
+        labels = axis.labels.squeeze(axis.per.index(k))
+        per = tuple(p for p in axis.per if p != k)
+        axis = Rows(per, labels)
+        if not per:
+            return labels
+    return moved(axis, lambda p: p - (p > k))
+
+
+def ids_of(axis: Labelled) -> Labels:
+    """Return every label of an axis in one dimension; none for an opaque axis."""
+    if axis is None:
+        return np.zeros(0, np.int64)
+    ids: Labels = axis.labels.ravel() if isinstance(axis, Rows) else axis
+    return ids
 
 
 class UnionFind:

@@ -13,6 +13,7 @@ from irprune.channels import ChannelClasses, Channels, Site, describe
 from irprune.cost import Cost
 from irprune.errors import IrpruneError
 from irprune.groups import Groups
+from irprune.labels import Rows
 from irprune.walk import dims_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def inspect_model(model: Model, context: Context, heads: Heads = "inner") -> Rep
     channels = context.get(ChannelClasses(heads), model)
     sites = _Sites(channels)
     pinned = [row for row in map(sites.row, sites.distinct()) if row["pinned"]]
-    contractions = [site for site in channels.contractions if len(site.classes)]
+    contractions = [site for site in channels.contractions if site.classes.size]
     free = sum(int((site.classes > 0).sum()) for site in contractions)
     counted = sum(
         int((~(channels.from_input(site) & (site.classes == 0))).sum()) for site in contractions
@@ -46,6 +47,7 @@ def inspect_model(model: Model, context: Context, heads: Heads = "inner") -> Rep
             {
                 "name": group.name,
                 "classes": len(group),
+                "balanced": group.rows,
                 "producers": [_axis(site) for site in group.producers],
             }
             for group in context.get(Groups(heads), model)
@@ -84,23 +86,30 @@ def explain_tensor(
 
 def _explain_axis(channels: Channels, value: ir.Value, axis: int, index: int | None) -> Report:
     classes = channels.of(value)[axis]
-    labels = channels.walk.labels[value][axis]
-    if classes is None or labels is None:
+    raw = channels.walk.labels[value][axis]
+    if classes is None or raw is None:
         return {"axis": axis, "size": None, "pinned": None, "reason": "the axis is dynamic"}
-    row: Report = {"axis": axis, "size": len(classes)}
+    size = classes.shape[-1]
+    row: Report = {"axis": axis, "size": size}
+    per = channels.per(value, axis)
+    if per:
+        row["per"] = list(per)
+    labels = raw.labels if isinstance(raw, Rows) else raw
+    if labels.ndim > classes.ndim:
+        labels = labels.reshape(-1, size)[0]
     if index is not None:
-        if not 0 <= index < len(classes):
-            mend = f"positions run from 0 to {len(classes) - 1}"
+        if not 0 <= index < size:
+            mend = f"positions run from 0 to {size - 1}"
             raise IrpruneError(f"axis {axis} of {value.name} has no position {index}", mend=mend)
         row["index"] = index
-        classes, labels = classes[index : index + 1], labels[index : index + 1]
-    stuck = classes == 0
-    row["pinned"] = int(stuck.sum())
+        classes, labels = classes[..., index : index + 1], labels[..., index : index + 1]
+    stuck: NDArray[np.bool_] = np.equal(classes, 0)
+    row["pinned"] = int(_anywhere(stuck).sum())
     row["reason"] = channels.reason(labels[stuck]) if stuck.any() else None
     wanted = np.unique(classes[~stuck])
     row["classes"] = len(wanted)
     row["coupled"] = [
-        {"tensor": other.name, "axis": k, "positions": ranges(np.isin(found, wanted))}
+        {"tensor": other.name, "axis": k, "positions": ranges(_anywhere(np.isin(found, wanted)))}
         for other, k, found in channels.tensor_axes
         if np.isin(found, wanted).any()
     ]
@@ -112,6 +121,11 @@ def _explain_axis(channels: Channels, value: ir.Value, axis: int, index: int | N
         )
     )
     return row
+
+
+def _anywhere(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the positions along an axis that are true in some row."""
+    return np.asarray(mask.reshape(-1, mask.shape[-1]).any(axis=0))
 
 
 def ranges(mask: NDArray[np.bool_]) -> list[list[int]]:
@@ -144,12 +158,11 @@ class _Sites:
 
     def row(self, site: Site) -> Report:
         stuck = site.classes == 0
-        labels = self.channels.walk.labels[site.value][site.axis]
-        reason = self.channels.reason(labels[stuck]) if labels is not None and stuck.any() else None
+        reason = self.channels.reason(self.channels.labels_of(site)[stuck]) if stuck.any() else None
         return {
             **_axis(site),
-            "size": len(stuck),
-            "pinned": int(stuck.sum()),
+            "size": stuck.shape[-1],
+            "pinned": int(_anywhere(stuck).sum()),
             "reason": reason,
         }
 

@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from irprune.balance import settled
 from irprune.errors import IrpruneError
-from irprune.labels import PINNED, Axis, Labels, UnionFind
+from irprune.labels import PINNED, Axis, Labelled, Labels, Rows, UnionFind, ids_of
 from irprune.ops import bodies, rule_for
 
 Dim = int | str | None
@@ -37,6 +38,15 @@ class PinRecord:
     node: str
     reason: str
     ids: Labels
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Rows that must keep equally many positions, because of ``node``."""
+
+    node: str
+    rows: Labels
+    """Shape ``(rows, positions)``."""
 
 
 @dataclass
@@ -68,6 +78,8 @@ class Walk:
             ``inner`` the last, ``whole`` the first.
         choices: decisions of movement ops taken by an earlier walk.
         probing: leave the alternatives of every decision unpinned, to learn which survive.
+        tie: where only the counts of rows must be equal (groups of a convolution, heads), tie
+            the same index of every row.
     """
 
     def __init__(
@@ -76,14 +88,18 @@ class Walk:
         heads: Heads = "inner",
         choices: Mapping[str, int] | None = None,
         probing: bool = True,
+        tie: bool = False,
     ) -> None:
         self.graph = graph
         self.opset = graph.opset_imports.get("", 0)
         self.heads = heads
         self.choices = dict(choices or {})
         self.probing = probing
+        self.tie = tie
         self.taken: dict[str, Choice] = {}
-        self.labels: dict[ir.Value, list[Axis]] = {}
+        self.labels: dict[ir.Value, list[Labelled]] = {}
+        self.balances: list[Balance] = []
+        self.cells: list[Labels] = []
         self.links: list[Link] = []
         self.pins: list[PinRecord] = []
         self._where = ""
@@ -96,7 +112,7 @@ class Walk:
         """Give each position of each graph input a pinned id of its own (ids 1 and up)."""
         start = 1
         for value in inputs:
-            axes: list[Axis] = []
+            axes: list[Labelled] = []
             for dim in dims_of(value) or []:
                 if isinstance(dim, int):
                     axes.append(np.arange(start, start + dim, dtype=np.int64))
@@ -115,15 +131,35 @@ class Walk:
         return dims
 
     def axes(self, value: ir.Value | None) -> list[Axis]:
-        """Return the labels of a value, one entry per axis; initializers get fresh ones."""
+        """Return the labels of a value, one entry per axis, rows tied to one another.
+
+        Initializers get fresh labels.
+        """
+        return [self.tied(axis) for axis in self.rows(value)]
+
+    def tied(self, axis: Labelled) -> Axis:
+        """Return the labels of an axis, after tying the same index of all its rows."""
+        if not isinstance(axis, Rows):
+            return axis
+        self._tie(axis.flat)
+        first: Labels = axis.flat[0]
+        return first
+
+    def _tie(self, rows: Labels) -> None:
+        if len(rows) > 1:
+            self.unify(np.tile(rows[0], len(rows) - 1), rows[1:].ravel())
+
+    def rows(self, value: ir.Value | None) -> list[Labelled]:
+        """Return the labels of a value, one entry per axis: for rules that know about rows."""
         assert value is not None, "a rule asked for an input that the node does not have"
         found = self.labels.get(value)
         if found is None:
             dims = self.dims(value)
-            if value.is_initializer():
-                found = [self.fresh(d) if isinstance(d, int) else None for d in dims]
-            else:
-                found = [_zeros(d) for d in dims]
+            fresh = value.is_initializer()
+            found = [
+                None if not isinstance(d, int) else self.fresh(d) if fresh else _zeros(d)
+                for d in dims
+            ]
             self.labels[value] = found
         return found
 
@@ -131,9 +167,9 @@ class Walk:
         """Return the numbers of an initializer, or None for anything else."""
         return constant_of(value)
 
-    def all_pinned(self, axis: Axis) -> bool:
+    def all_pinned(self, axis: Labelled) -> bool:
         """Return whether no position of the axis can be removed."""
-        return axis is None or bool(self.union_find.pinned(axis).all())
+        return axis is None or bool(self.union_find.pinned(ids_of(axis)).all())
 
     def fresh(self, count: int) -> Labels:
         """Return labels of their own for ``count`` positions."""
@@ -141,18 +177,25 @@ class Walk:
 
     # What rules write
 
-    def set(self, value: ir.Value, axes: Sequence[Axis]) -> None:
+    def set(self, value: ir.Value, axes: Sequence[Labelled]) -> None:
         """Set the labels of an output."""
         self.labels[value] = list(axes)
 
-    def unify(self, left: Axis, right: Axis) -> None:
-        """Tie two axes position by position; an opaque axis pins the other one."""
+    def unify(self, left: Labelled, right: Labelled) -> None:
+        """Tie two axes position by position; an opaque axis pins the other one.
+
+        Rows are tied row by row to rows per the same axes, and all alike to an axis without.
+        """
         if left is None or right is None:
             self.pin(left, "meets a dynamic axis")
             self.pin(right, "meets a dynamic axis")
             return
         if left is right:
             return
+        if len(left) == len(right) and not _same_rows(left, right):
+            left, right = self.tied(left), self.tied(right)
+            assert left is not None and right is not None
+        left, right = ids_of(left), ids_of(right)
         if left.shape != right.shape:
             raise IrpruneError(
                 f"axes of {len(left)} and {len(right)} positions cannot be tied",
@@ -162,38 +205,66 @@ class Walk:
         self.links.append(Link(self._where, left, right))
         self.union_find.union(left, right)
 
-    def pin(self, axis: Axis, reason: str) -> None:
+    def label(self, value: ir.Value | None, axis: int, labels: Labelled) -> None:
+        """Give an axis of an initializer its labels, or tie those that it has to them."""
+        assert value is not None, "a rule asked for an input that the node does not have"
+        new = value.is_initializer() and value not in self.labels
+        axes = self.rows(value)
+        if new:
+            axes[axis] = labels
+        else:
+            self.unify(axes[axis], labels)
+
+    def balance(self, rows: Labels) -> None:
+        """Let the rows, of shape ``(rows, positions)``, keep equally many positions each.
+
+        Which ones is free, unless other constraints on the same channels forbid it.
+        """
+        if self.tie:
+            self._tie(rows)
+        elif len(rows) > 1:
+            self.balances.append(Balance(self._where, rows))
+
+    def balance_parts(self, axis: Rows, cuts: Sequence[int]) -> None:
+        """Balance what lies between cuts of an axis with rows: a cut moves with their counts."""
+        for part in np.split(axis.flat, cuts, axis=1):
+            if part.shape[1]:
+                self.balance(part)
+
+    def pin(self, axis: Labelled, reason: str) -> None:
         """Keep every position of an axis, for ``reason``."""
-        if axis is None or not axis.any():
+        ids = ids_of(axis)
+        if not ids.any():
             return
-        self.pins.append(PinRecord(self._where, reason, axis))
-        self.union_find.union(axis, np.zeros(1, dtype=np.int64))
+        self.pins.append(PinRecord(self._where, reason, ids))
+        self.union_find.union(ids, np.zeros(1, dtype=np.int64))
 
     def pin_node(self, node: ir.Node, reason: str) -> None:
         """Keep every axis of every input and output of a node, for ``reason``."""
         for value in node.inputs:
             if value is not None and value.shape is not None:
-                for axis in self.axes(value):
+                for axis in self.rows(value):
                     self.pin(axis, reason)
         for value in node.outputs:
             dims = dims_of(value) or []
-            axes = [self.fresh(d) if isinstance(d, int) else None for d in dims]
+            axes: list[Labelled] = [self.fresh(d) if isinstance(d, int) else None for d in dims]
             self.labels[value] = axes
             for axis in axes:
                 self.pin(axis, reason)
 
-    def choose(self, key: str, candidates: Mapping[int, Labels]) -> int:
-        """Decide which of several axes, the most wanted first, carries the channels.
-
-        While probing, the others stay unpinned to learn which of them survive; afterwards the
-        caller pins them.
-        """
+    def choose(self, key: str, candidates: Sequence[int]) -> int:
+        """Decide which of several axes, the most wanted first, carries the channels."""
         full = f"{self._where}:{key}"
-        chosen = self.choices.get(full, next(iter(candidates)))
-        entry = self.taken.setdefault(full, Choice(chosen))
+        return self.taken.setdefault(full, Choice(self.choices.get(full, candidates[0]))).chosen
+
+    def offer(self, key: str, candidates: Mapping[int, Labels]) -> None:
+        """Name the labels by which to see which candidates of a decision survive.
+
+        While probing, those that were not chosen stay unpinned; afterwards the caller pins them.
+        """
+        entry = self.taken[f"{self._where}:{key}"]
         for index, labels in candidates.items():
             entry.candidates.setdefault(index, []).append(labels)
-        return chosen
 
     # The walk itself
 
@@ -206,11 +277,22 @@ class Walk:
             self._where = f"output {value.name}"
             for axis in self.labels.get(value, ()):
                 self.pin(axis, "is part of a graph output")
+        self._settle()
+
+    def _settle(self) -> None:
+        """Tie the rows whose equal counts contradict each other, until the others can be kept."""
+        while True:
+            tangled, self.cells = settled(self.union_find, [b.rows for b in self.balances])
+            if not tangled:
+                return
+            for number in tangled:
+                self._where = self.balances[number].node
+                self._tie(self.balances[number].rows)
 
     def _step(self, node: ir.Node) -> None:
         rule = rule_for(node)
         for value in (node.inputs[k] for k in rule.lengths if k < len(node.inputs)):
-            for axis in self.axes(value) if value is not None else ():
+            for axis in self.rows(value) if value is not None else ():
                 self.pin(axis, "holds lengths or positions")
         rule.propagate(node, self)
         for body in bodies(node):
@@ -222,7 +304,7 @@ class Walk:
         for inner in body.all_nodes():
             for value in inner.inputs:
                 if value is not None and value.graph is self.graph and value.shape is not None:
-                    for axis in self.axes(value):
+                    for axis in self.rows(value):
                         self.pin(axis, "is read inside a control flow body")
 
     def _check(self, node: ir.Node, value: ir.Value) -> None:
@@ -247,6 +329,16 @@ class Walk:
             assert axes is not None
             self.pin(axes[k], "meets a dynamic axis")
             axes[k] = _zeros(size)
+        for axis in axes or ():
+            if isinstance(axis, Rows):
+                sized = [dims[k] for k in axis.per]
+                assert list(axis.labels.shape[:-1]) == sized, f"rows of {value.name}"
+
+
+def _same_rows(left: Labels | Rows, right: Labels | Rows) -> bool:
+    if isinstance(left, Rows) and isinstance(right, Rows):
+        return left.per == right.per and left.labels.shape == right.labels.shape
+    return not isinstance(left, Rows) and not isinstance(right, Rows)
 
 
 def _zeros(dim: Dim) -> Axis:

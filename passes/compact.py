@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from irprune.edit import Edit
@@ -13,7 +12,7 @@ from irprune.errors import IrpruneError
 from irprune.model import Model
 from irprune.ops import rule_for
 from irprune.passbase import Context, Pass
-from irprune.plan import Mask, Plan
+from irprune.plan import Balanced, Kept, Plan, count, take
 from irprune.walk import dims_of
 
 
@@ -62,7 +61,7 @@ def _named(graph: ir.Graph) -> dict[str, ir.Value]:
     return values
 
 
-def _check(name: str, masks: dict[int, Mask], value: ir.Value | None) -> None:
+def _check(name: str, masks: dict[int, Kept], value: ir.Value | None) -> None:
     dims = None if value is None else dims_of(value)
     if dims is None:
         raise IrpruneError(
@@ -72,24 +71,25 @@ def _check(name: str, masks: dict[int, Mask], value: ir.Value | None) -> None:
     for axis, mask in masks.items():
         if not 0 <= axis < len(dims) or dims[axis] != len(mask):
             raise IrpruneError(f"the plan's axis {axis} of {name} does not fit its shape {dims}")
-        if not mask.any():
+        if isinstance(mask, Balanced):
+            lengths = [dims[k] if k < len(dims) else None for k in mask.per]
+            if list(mask.rows.shape[:-1]) != lengths or axis in mask.per:
+                raise IrpruneError(f"the plan's rows per {mask.per} of {name} do not fit {dims}")
+        if not count(mask):
             raise IrpruneError(f"the plan keeps no position of axis {axis} of {name}")
 
 
-def _slice_weight(value: ir.Value, masks: dict[int, Mask]) -> None:
+def _slice_weight(value: ir.Value, masks: dict[int, Kept]) -> None:
     tensor = value.const_value
     assert tensor is not None
-    array = tensor.numpy()
-    # The axis that loses most goes first, so that least is copied.
-    for axis in sorted(masks, key=lambda k: masks[k].mean()):
-        array = np.take(array, np.flatnonzero(masks[axis]), axis=axis)
+    array = take(tensor.numpy(), masks)
     value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=value.name)
 
 
-def _shrink_shape(value: ir.Value, masks: dict[int, Mask]) -> None:
+def _shrink_shape(value: ir.Value, masks: dict[int, Kept]) -> None:
     dims = list(value.shape.dims) if value.shape is not None else []
     for axis, mask in masks.items():
-        dims[axis] = int(mask.sum())
+        dims[axis] = count(mask)
     value.shape = ir.Shape(dims)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from irprune.channels import ChannelClasses, Channels, analyse
+from irprune.channels import ChannelClasses, Channels, Site, analyse
 from irprune.errors import IrpruneError
 from irprune.facts import Flow
 from irprune.facts.bias import Biases, store
@@ -54,7 +54,7 @@ class DeadChannels(Pass):
         masks = fold_masks(model.ir.graph)
         if masks:
             context.changed(model)
-        channels = context.get(ChannelClasses(self.heads), model)
+        channels = context.get(ChannelClasses(self.heads, tie=True), model)
         zeroed = _set_small_to_zero(channels, self.tolerance) if self.tolerance else 0
         reads = reads_of(channels, Flow(model.ir.graph), Policy(self.constants, self.duplicates))
         liveness = Liveness(channels, reads)
@@ -67,7 +67,7 @@ class DeadChannels(Pass):
         if dead.any():
             report["edited"] = _edit(model.ir.graph, liveness)
             # Biases may be new: the same classes, found again in the edited graph.
-            edited = analyse(model.ir.graph, self.heads)
+            edited = analyse(model.ir.graph, self.heads, tie=True)
             model.pending = edited.plan(~_found_again(dead, channels, edited))
         context.log(f"dead-channels: {int(dead.sum())} of {report['classes']} classes removed")
         return report
@@ -193,8 +193,9 @@ def _pinned(liveness: Liveness) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for read in liveness.reads:
         stuck = read.facts.known & (read.classes == 0) & read.needed(liveness.live)
-        labels = liveness.channels.walk.labels[read.value][read.axis]
-        if stuck.any() and labels is not None:
-            reason = liveness.channels.reason(labels[stuck]) or "is pinned"
+        if stuck.any():
+            site = Site(read.node, read.value, read.axis, read.classes)
+            labels = liveness.channels.labels_of(site)[stuck]
+            reason = liveness.channels.reason(labels) or "is pinned"
             counts[reason] += int(stuck.sum())
     return dict(counts)

@@ -37,12 +37,37 @@ def _rows(array: np.ndarray, axis: int) -> npt.NDArray[np.floating]:
     return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float32)
 
 
+def _rows_by_class(
+    array: np.ndarray, axis: int, per: tuple[int, ...], classes: Labels
+) -> tuple[npt.NDArray[np.floating], Labels]:
+    """Return what each class has in all rows of an axis as one row, and the classes.
+
+    ``classes`` has shape ``(*lengths of per, positions)``, the result ``(classes, elements)``.
+    """
+    moved = np.moveaxis(array, (*per, axis), range(len(per) + 1)).reshape(classes.size, -1)
+    order = np.argsort(classes, axis=None, kind="stable")
+    order = order[classes.ravel()[order] > 0]
+    ids, starts, counts = np.unique(classes.ravel()[order], return_index=True, return_counts=True)
+    place = np.arange(len(order)) - np.repeat(starts, counts)
+    rows = np.zeros((len(ids), counts.max(initial=0), moved.shape[1]), np.float64)
+    rows[np.repeat(np.arange(len(ids)), counts), place] = moved[order]
+    return rows.reshape(len(ids), -1), ids
+
+
 def _distances(rows: npt.NDArray[np.floating]) -> Scores:
     """Sum of Euclidean distances from each row to all others."""
     wide = rows.astype(np.float64)
     squares = np.einsum("ij,ij->i", wide, wide)
     gram = squares[:, None] + squares[None, :] - 2 * (wide @ wide.T)
     return np.asarray(np.sqrt(np.maximum(gram, 0)).sum(axis=1))
+
+
+def _finite(scores: npt.NDArray[np.floating], value: ir.Value) -> Scores:
+    if not np.isfinite(scores).all():
+        raise IrpruneError(
+            f"weight {value.name} holds NaN or infinity", mend="export a model with finite weights"
+        )
+    return scores.astype(np.float64)
 
 
 _MEASURES: dict[str, Callable[[npt.NDArray[np.floating]], npt.NDArray[np.floating]]] = {
@@ -92,8 +117,20 @@ class Importance:
         members = self._slices(group)
         if not members:
             return None
-        slices = [(self._measure(v, axis), classes) for v, axis, classes in members]
+        slices = [self._slice(value, axis, classes) for value, axis, classes in members]
         return self._aggregate(slices, group)
+
+    def _slice(self, value: ir.Value, axis: int, classes: Labels) -> tuple[Scores, Labels]:
+        """Return the score of each slice along an axis of a weight, and its class.
+
+        Where the classes differ per row, what one class has in all rows is its slice.
+        """
+        if classes.ndim == 1:
+            return self._measure(value, axis), classes
+        assert value.const_value is not None, "a weight of one number has no rows"
+        per = self.channels.per(value, axis)
+        rows, ids = _rows_by_class(value.const_value.numpy(), axis, per, classes)
+        return _finite(_MEASURES[self.criterion](rows), value), ids
 
     def _slices(self, group: Group) -> list[tuple[ir.Value, int, Labels]]:
         """Return the tensor axes (value, axis, classes) whose slices are members of the group."""
@@ -121,7 +158,7 @@ class Importance:
         self, slices: list[tuple[Scores, npt.NDArray[np.int64]]], group: Group
     ) -> Scores:
         scores = np.concatenate([s for s, _ in slices])
-        classes = np.concatenate([c for _, c in slices])
+        classes = np.concatenate([c.ravel() for _, c in slices])
         inside = np.isin(classes, group.classes)
         position = np.searchsorted(group.classes, classes[inside])
         size = len(group)
@@ -143,12 +180,7 @@ class Importance:
                 return self._measured[key]
             measure = _MEASURES["linf" if self.criterion == "bn-scale" else self.criterion]
             scores = np.asarray(measure(_rows(value.const_value.numpy(), axis)), np.float64)
-            if not np.isfinite(scores).all():
-                raise IrpruneError(
-                    f"weight {value.name} holds NaN or infinity",
-                    mend="export a model with finite weights",
-                )
-            self._measured[key] = scores
+            self._measured[key] = _finite(scores, value)
         return self._measured[key]
 
     def _batchnorm_scales(self) -> list[tuple[ir.Value, npt.NDArray[np.int64]]]:

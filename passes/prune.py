@@ -71,6 +71,9 @@ class Prune(Pass):
     )
     seed: int | None = option(None, help="for criterion=random; default: the run's seed")
     heads: Heads = option("inner", help="which axis of a split channel axis carries channels")
+    tie: bool = option(
+        False, help="remove the same indices from every convolution group and head, not as many"
+    )
 
     def __post_init__(self) -> None:
         targets = [t for t in ("ratio", "macs", "params") if getattr(self, t) is not None]
@@ -89,8 +92,8 @@ class Prune(Pass):
             raise IrpruneError("align and min must be at least 1")
 
     def run(self, model: Model, context: Context) -> dict[str, Any]:
-        channels = context.get(ChannelClasses(self.heads), model)
-        groups = context.get(Groups(self.heads), model)
+        channels = context.get(ChannelClasses(self.heads, self.tie), model)
+        groups = context.get(Groups(self.heads, self.tie), model)
         alive = np.ones(channels.count, np.bool_)
         if model.pending is not None:
             alive = channels.keep_of(model.pending)
@@ -163,17 +166,18 @@ class Prune(Pass):
             if scores is None:
                 fixed[group.classes] = alive[group.classes]
                 continue
-            living = alive[group.classes]
-            scores = normalized(scores, self.normalize, len(group.producers))[living]
-            order = np.argsort(scores, kind="stable")
-            found.append((group, group.classes[living][order], scores[order]))
+            scores = normalized(scores, self.normalize, len(group.producers))
+            found.append((group, *_ranked(group, scores, alive)))
         return found, fixed
 
     def _candidate(
         self, group: Group, classes: Labels, scores: Scores, align: int, forced: _Overrides
     ) -> Candidate:
         site = group.producers[0]
-        multiplicity = int((site.classes == group.classes[0]).sum())
+        # Positions of one unit along the axis, of which there may be several rows.
+        positions = int(np.isin(site.classes, group.classes).sum()) * group.rows
+        rows = site.classes.size // site.classes.shape[-1]
+        multiplicity = max(1, positions // (len(group) * rows))
         allowed = allowed_counts(len(classes), multiplicity, align, self.min)
         allowed = forced.narrowed(group, len(classes), multiplicity, allowed)
         return Candidate(group, classes, scores, multiplicity, allowed)
@@ -198,6 +202,19 @@ class Prune(Pass):
         target = _amount(what, wanted) if isinstance(wanted, str) else wanted * original
         measure = context.get(Cost(), model).measure(channels, what)
         return _Goal(what, str(wanted), target, original, measure)
+
+
+def _ranked(group: Group, scores: Scores, alive: Mask) -> tuple[Labels, Scores]:
+    """Return the living classes of a group, one of each cell per line, and the lines' scores.
+
+    The least important of every cell stand in the first line, shape ``(lines, cells)``.
+    """
+    living = alive[group.classes]
+    classes, scores, cells = group.classes[living], scores[living], group.cells[living]
+    order = np.lexsort((scores, cells))
+    lines = classes[order].reshape(group.rows, -1).T
+    means = scores[order].reshape(group.rows, -1).mean(axis=0)
+    return lines, means
 
 
 @dataclass(frozen=True)

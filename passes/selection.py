@@ -32,7 +32,7 @@ class Candidate:
 
     group: Group
     alive: npt.NDArray[np.int64]
-    """Class ids not yet removed, least important first, shape ``(alive,)``."""
+    """Class ids not yet removed, least important first, one of each cell, ``(alive, cells)``."""
     scores: Scores
     """Their scores, comparable across groups, ascending, shape ``(alive,)``."""
     multiplicity: int
@@ -121,16 +121,20 @@ class Selection:
         return keep
 
     def _refill(self, keep: Mask) -> None:
-        """Give each tensor axis that lost everything its most important class back."""
+        """Give each tensor axis that lost everything its most important class back, with what
+        must stay beside it."""
         flat, starts, _ = self.channels.unique_axes
         ends = [*starts[1:], len(flat)]
         rank = np.zeros(len(keep))
         for candidate in self.candidates:
-            rank[candidate.alive] = candidate.scores
+            rank[candidate.alive] = candidate.scores[:, None]
         while len(empty := np.flatnonzero(self.channels.lengths(keep) == 0)):
             axis = flat[starts[empty[0]] : ends[empty[0]]]
             alive = axis[self._keep[axis]]
-            keep[alive[np.argmax(rank[alive])]] = True
+            best = alive[np.argmax(rank[alive])]
+            keep[best] = True
+            for candidate in self.candidates:
+                keep[candidate.alive[(candidate.alive == best).any(axis=1)]] = True
 
     # A cost target
 

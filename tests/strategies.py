@@ -22,7 +22,7 @@ from irprune.cost import CostModel
 from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.compact import compact_graph
-from irprune.plan import Plan
+from irprune.plan import Balanced, Kept, Plan, count
 from irprune.shapes import infer
 from irprune.structure import check
 from irprune.walk import Heads
@@ -216,9 +216,11 @@ def masked(proto: onnx.ModelProto, plan: Plan, ranks: Mapping[str, int]) -> onnx
             mask = plan.axes.get(node.input[index], {}).get(axis)
             if mask is None:
                 continue
-            shape = [-1 if k == axis else 1 for k in range(ranks[node.input[index]])]
+            rank = ranks[node.input[index]]
+            shape = [-1 if k == axis else 1 for k in range(rank)]
             stem = f"{node.name}.{index}.{axis}"
-            kept = mask.reshape(shape).astype(np.float32)
+            balanced = isinstance(mask, Balanced)
+            kept = (mask.raised(rank, axis) if balanced else mask.reshape(shape)).astype(np.float32)
             result.graph.initializer.append(numpy_helper.from_array(kept, f"{stem}.kept"))
             inputs = [copy.input[index], f"{stem}.kept"]
             result.graph.node.append(helper.make_node("Mul", inputs, [f"{stem}.masked"]))
@@ -246,7 +248,7 @@ def relative_error(actual: npt.NDArray[Any], expected: npt.NDArray[Any]) -> floa
 
 
 def random_keep(channels: Channels, seed: int) -> npt.NDArray[np.bool_]:
-    """Random kept classes; every tensor axis keeps a position."""
+    """Random kept classes; every tensor axis keeps a position, rows equally many."""
     random = np.random.default_rng(seed)
     keep = random.random(channels.count) < random.uniform(0.2, 0.9)
     keep[0] = True
@@ -254,7 +256,21 @@ def random_keep(channels: Channels, seed: int) -> npt.NDArray[np.bool_]:
     ends = [*starts[1:], len(flat)]
     while len(empty := np.flatnonzero(channels.lengths(keep) == 0)):
         keep[random.choice(flat[starts[empty[0]] : ends[empty[0]]])] = True
-    return keep
+    return channels.balanced(keep)
+
+
+def kept_part(array: npt.NDArray[Any], axes: Mapping[int, Kept]) -> npt.NDArray[Any]:
+    """The kept positions of an array, row by row where they differ."""
+    for axis, kept in axes.items():
+        if isinstance(kept, Balanced):
+            moved = np.moveaxis(array, (*kept.per, axis), range(len(kept.per) + 1))
+            rows = [moved[row][kept.rows[row]] for row in np.ndindex(kept.rows.shape[:-1])]
+            stacked = np.stack(rows).reshape(*kept.rows.shape[:-1], *rows[0].shape)
+            array = np.moveaxis(stacked, range(len(kept.per) + 1), (*kept.per, axis))
+    for axis, kept in axes.items():
+        if not isinstance(kept, Balanced):
+            array = np.compress(kept, array, axis)
+    return array
 
 
 @dataclass
@@ -269,7 +285,7 @@ class Trial:
     def removed(self, name: str, axis: int) -> int:
         """Positions that a tensor axis lost."""
         mask = self.plan.axes.get(name, {}).get(axis)
-        return 0 if mask is None else int((~mask).sum())
+        return 0 if mask is None else len(mask) - count(mask)
 
 
 def compacted(model: Model, plan: Plan) -> Model:
@@ -301,9 +317,7 @@ def check_equal(model: Model, small: Model, plan: Plan, seed: int, tolerance: fl
         if node.op_type == "Shape":  # the lengths that nobody reads may change
             continue
         for name in filter(None, node.output):
-            array = expected[name]
-            for axis, mask in plan.axes.get(name, {}).items():
-                array = np.compress(mask, array, axis)
+            array = kept_part(expected[name], plan.axes.get(name, {}))
             error = relative_error(actual[name], array)
             assert error <= tolerance, f"{name} of {node.op_type} differs by {error:g}"
 
@@ -333,8 +347,11 @@ def value_of(model: Model, name: str) -> Any:
 def ties(
     model: Model, *sites: tuple[str, int], heads: Heads = "inner", channels: Channels | None = None
 ) -> list[list[int]]:
-    """The classes of tensor axes, renumbered 1, 2, ... in order of appearance; 0 is pinned."""
-    channels = channels or analyse(model.ir.graph, heads)
+    """The classes of tensor axes, renumbered 1, 2, ... in order of appearance; 0 is pinned.
+
+    The same index of all rows is tied.
+    """
+    channels = channels or analyse(model.ir.graph, heads, tie=True)
     numbers = {0: 0}
     rows = []
     for name, axis in sites:

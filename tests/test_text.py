@@ -36,7 +36,7 @@ def _residual() -> Model:
 def _compacted() -> Model:
     """The same after every second class of the residual stream went."""
     model = _residual()
-    channels = analyse(model.ir.graph)
+    channels = analyse(model.ir.graph, tie=True)
     keep = np.ones(channels.count, np.bool_)
     classes = np.unique(channels.producers[0].classes)
     keep[classes[::2]] = False

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irprune.labels import Axis
+from irprune.labels import Labelled, Rows
+from irprune.ops.elementwise import widest
 from irprune.ops.rule import Rule
 
 if TYPE_CHECKING:
@@ -15,16 +16,22 @@ if TYPE_CHECKING:
     from irprune.walk import Walk
 
 
+def _without(walk: Walk, axis: Labelled, joined: int) -> Labelled:
+    """Tie rows per the joined axis: the operands' rows stand one after another there."""
+    return walk.tied(axis) if isinstance(axis, Rows) and joined in axis.per else axis
+
+
 class Concat(Rule):
     """The inputs one after another along ``axis``."""
 
     ops = ("Concat",)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
-        operands = [walk.axes(value) for value in node.inputs]
+        operands = [walk.rows(value) for value in node.inputs]
         rank = len(operands[0])
         joined = node.attributes.get_int("axis", 1) % rank
-        output: list[Axis] = []
+        operands = [[_without(walk, axis, joined) for axis in axes] for axes in operands]
+        output: list[Labelled] = []
         for k in range(rank):
             axes = [operand[k] for operand in operands]
             if k == joined:
@@ -32,12 +39,15 @@ class Concat(Rule):
                 continue
             for axis in axes[1:]:
                 walk.unify(axes[0], axis)
-            output.append(axes[0])
+            output.append(widest(axes))
         walk.set(node.outputs[0], output)
 
     @staticmethod
-    def _join(walk: Walk, axes: list[Axis]) -> Axis:
-        known = [axis for axis in axes if axis is not None]
+    def _join(walk: Walk, axes: list[Labelled]) -> Labelled:
+        rows = [axis for axis in axes if isinstance(axis, Rows)]
+        if len(rows) == len(axes) and len({axis.per for axis in rows}) == 1:
+            return Rows(rows[0].per, np.concatenate([axis.labels for axis in rows], axis=-1))
+        known = [axis for axis in map(walk.tied, axes) if axis is not None]
         if len(known) == len(axes):
             return np.concatenate(known)
         for axis in known:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irprune.labels import Axis, Labels
+from irprune.labels import Axis, Labelled, Labels, Rows
 from irprune.ops.rule import Contraction, Rule, Size
 
 if TYPE_CHECKING:
@@ -22,18 +22,23 @@ def _group(node: ir.Node) -> int:
     return node.attributes.get_int("group", 1)
 
 
-def _pin_spatial(node: ir.Node, walk: Walk, data: list[Axis], weight: list[Axis]) -> None:
+def _pin_spatial(node: ir.Node, walk: Walk, data: list[Axis], weight: list[Labelled]) -> None:
     for axis in (*data[2:], *weight[2:]):
         walk.pin(axis, "is a spatial axis of a convolution")
 
 
-def _tie_groups(walk: Walk, labels: Labels, groups: int) -> Labels:
-    """Tie the same index of every group; return the labels of the first group."""
-    rows: Labels = labels.reshape(groups, -1)
-    if groups > 1:
-        walk.unify(np.tile(rows[0], groups - 1), rows[1:].ravel())
-    first: Labels = rows[0]
-    return first
+def _part_of_group(node: ir.Node, walk: Walk, per_group: Labels) -> None:
+    """Label the weight's axis 1, which is a part of one group, per index of its axis 0.
+
+    ``per_group`` has shape ``(groups, positions)``; axis 0 goes through the groups one after
+    another. The tensors stay rectangular as long as every group loses equally many positions.
+    """
+    walk.balance(per_group)
+    weight = node.inputs[1]
+    length = walk.dims(weight)[0]
+    assert isinstance(length, int)
+    labels = np.repeat(per_group, length // len(per_group), axis=0)
+    walk.label(weight, 1, per_group[0] if len(per_group) == 1 else Rows((0,), labels))
 
 
 def _set_output(node: ir.Node, walk: Walk, batch: Axis, channels: Axis) -> None:
@@ -62,21 +67,25 @@ class Conv(Rule):
     ops = ("Conv",)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
-        x, w = walk.axes(node.inputs[0]), walk.axes(node.inputs[1])
-        if x[1] is None or w[0] is None or w[1] is None:
+        x, (made, used, *_) = walk.axes(node.inputs[0]), walk.dims(node.inputs[1])
+        if x[1] is None or not isinstance(made, int) or not isinstance(used, int):
             walk.pin_node(node, "the number of channels is dynamic")
             return
         groups = _group(node)
+        if not _depthwise(node):
+            _part_of_group(node, walk, x[1].reshape(groups, -1))
+        w = walk.rows(node.inputs[1])
+        filters = walk.tied(w[0])
+        assert filters is not None
         _pin_spatial(node, walk, x, w)
         if _depthwise(node):
-            walk.unify(np.repeat(x[1], len(w[0]) // groups), w[0])
+            walk.unify(np.repeat(x[1], made // groups), filters)
             walk.pin(w[1], "is the single input channel of a depthwise filter")
         else:
-            walk.unify(_tie_groups(walk, x[1], groups), w[1])
-            _tie_groups(walk, w[0], groups)
+            walk.balance(filters.reshape(groups, -1))
         if len(node.inputs) > 2 and node.inputs[2] is not None:
-            walk.unify(walk.axes(node.inputs[2])[0], w[0])
-        _set_output(node, walk, x[0], w[0])
+            walk.unify(walk.axes(node.inputs[2])[0], filters)
+        _set_output(node, walk, x[0], filters)
 
     def producers(self, node: ir.Node) -> Sequence[tuple[int, int]]:
         return () if _depthwise(node) else ((1, 0),)
@@ -100,19 +109,22 @@ class ConvTranspose(Rule):
     ops = ("ConvTranspose",)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
-        x, w = walk.axes(node.inputs[0]), walk.axes(node.inputs[1])
-        if x[1] is None or w[0] is None or w[1] is None:
+        x, (used, made, *_) = walk.axes(node.inputs[0]), walk.dims(node.inputs[1])
+        if x[1] is None or not isinstance(made, int) or not isinstance(used, int):
             walk.pin_node(node, "the number of channels is dynamic")
             return
         groups = _group(node)
+        channels = walk.fresh(groups * made)
+        if not _depthwise(node):
+            _part_of_group(node, walk, channels.reshape(groups, -1))
+        w = walk.rows(node.inputs[1])
         _pin_spatial(node, walk, x, w)
         walk.unify(x[1], w[0])
         if _depthwise(node):
             walk.pin(w[1], "is the channel multiplier of a depthwise filter")
-            channels = np.repeat(w[0], len(w[1]))
+            channels = np.repeat(x[1], made)
         else:
-            _tie_groups(walk, w[0], groups)
-            channels = np.tile(w[1], groups)
+            walk.balance(x[1].reshape(groups, -1))
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             walk.unify(walk.axes(node.inputs[2])[0], channels)
         _set_output(node, walk, x[0], channels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from irprune.labels import Axis
+from irprune.labels import Labelled, Rows, shifted
 from irprune.ops.rule import Rule
 
 if TYPE_CHECKING:
@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from irprune.walk import Walk
 
 
-def broadcast(walk: Walk, operands: Sequence[Sequence[Axis]]) -> list[Axis]:
+def broadcast(walk: Walk, operands: Sequence[Sequence[Labelled]]) -> list[Labelled]:
     """Unify operands aligned at their last axes; return the labels of the result.
 
     A single position that is stretched along a longer axis serves all of its positions, so it
     stays.
     """
     rank = max(len(axes) for axes in operands)
-    result: list[Axis] = []
+    raised = [shifted(axes, rank - len(axes)) for axes in operands]
+    result: list[Labelled] = []
     for k in range(-rank, 0):
-        aligned = [axes[k] for axes in operands if len(axes) >= -k]
+        aligned = [axes[k] for axes in raised if len(axes) >= -k]
         longer = [axis for axis in aligned if axis is None or len(axis) != 1]
         for axis in aligned:
             if longer and axis is not None and len(axis) == 1:
@@ -31,8 +32,13 @@ def broadcast(walk: Walk, operands: Sequence[Sequence[Axis]]) -> list[Axis]:
         peers = longer or aligned
         for axis in peers[1:]:
             walk.unify(peers[0], axis)
-        result.append(None if any(axis is None for axis in peers) else peers[0])
+        result.append(None if any(axis is None for axis in peers) else widest(peers))
     return result
+
+
+def widest(peers: Sequence[Labelled]) -> Labelled:
+    """Return the labels with rows, if any: all of them are tied by now."""
+    return next((axis for axis in peers if isinstance(axis, Rows)), peers[0])
 
 
 class Elementwise(Rule):
@@ -55,7 +61,7 @@ class Elementwise(Rule):
         if "axis" in node.attributes:
             walk.pin_node(node, "the one-sided broadcast of opset 6 is not analysed")
             return
-        operands = [walk.axes(value) for value in node.inputs if value is not None]
+        operands = [walk.rows(value) for value in node.inputs if value is not None]
         walk.set(node.outputs[0], broadcast(walk, operands))
 
 
@@ -66,7 +72,7 @@ class PassThrough(Rule):
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         for output in node.outputs:
-            walk.set(output, walk.axes(node.inputs[0]))
+            walk.set(output, walk.rows(node.inputs[0]))
 
 
 RULES = (Elementwise(), PassThrough())

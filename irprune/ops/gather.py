@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irprune.labels import Axis
+from irprune.labels import Axis, Labelled, Rows, moved, selected, without
 from irprune.ops.reshape import factorise
 from irprune.ops.rule import Rule
 
@@ -17,16 +17,26 @@ if TYPE_CHECKING:
     from irprune.walk import Walk
 
 
+def _of(own: int, labels: Labelled) -> tuple[int, ...]:
+    """Return the axes that the labels of an axis depend on."""
+    return (own, *labels.per) if isinstance(labels, Rows) else (own,)
+
+
 class Gather(Rule):
     """Y = X indexed along ``axis`` by an index tensor of any rank."""
 
     ops = ("Gather",)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
-        data = walk.axes(node.inputs[0])
+        data = walk.rows(node.inputs[0])
         axis = node.attributes.get_int("axis", 0) % len(data)
         indices = walk.constant(node.inputs[1])
-        labels = data[axis]
+        if indices is not None and indices.ndim == 0 and data[axis] is not None:
+            walk.set(node.outputs[0], self._selected(walk, data, axis, int(indices)))
+            return
+        # An index of any other rank counts all rows' positions alike.
+        data = [walk.tied(a) if axis in _of(k, a) else a for k, a in enumerate(data)]
+        labels = walk.tied(data[axis])
         gathered: list[Axis]
         if indices is None or labels is None:
             walk.pin(labels, "is gathered at computed positions")
@@ -34,12 +44,21 @@ class Gather(Rule):
             for index_axis in index_axes if indices is not None else ():
                 walk.pin(index_axis, "indexes a dynamic axis")
             gathered = list(index_axes)
-        elif indices.ndim == 0:
-            walk.pin(labels[indices.reshape(1)], "is selected by a scalar index")
-            gathered = []
         else:
-            gathered = factorise(walk, labels[indices].ravel(), list(indices.shape), "gather")
-        walk.set(node.outputs[0], [*data[:axis], *gathered, *data[axis + 1 :]])
+            joint = labels[indices].ravel()
+            gathered = [walk.tied(a) for a in factorise(walk, joint, list(indices.shape), "gather")]
+        more = len(gathered) - 1
+        others = [moved(labels, lambda k: k + more if k > axis else k) for labels in data]
+        walk.set(node.outputs[0], [*others[:axis], *gathered, *others[axis + 1 :]])
+
+    @staticmethod
+    def _selected(walk: Walk, data: list[Labelled], axis: int, index: int) -> list[Labelled]:
+        """Return the axes after a scalar index, which drops its axis."""
+        data = [walk.tied(a) if k == axis else a for k, a in enumerate(data)]
+        chosen = selected(data, axis, np.array([index]))
+        walk.pin(chosen[axis], "is selected by a scalar index")
+        dropped = [without(labels, axis) for labels in chosen]
+        return dropped[:axis] + dropped[axis + 1 :]
 
     def rewrite(self, node: ir.Node, edit: Edit) -> None:
         data, output = node.inputs[0], node.outputs[0]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
-from irprune.labels import Axis
+from irprune.labels import Labelled, Rows, shifted
 from irprune.ops.elementwise import broadcast
 from irprune.ops.rule import Contraction, Rule, Size
 
@@ -40,7 +40,7 @@ class Gemm(Rule):
         rows, inner_a, inner_b, columns = self._axes(node)
         a, b = walk.axes(node.inputs[0]), walk.axes(node.inputs[1])
         walk.unify(a[inner_a], b[inner_b])
-        output = [a[rows], b[columns]]
+        output: list[Labelled] = [a[rows], b[columns]]
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             output = broadcast(walk, [output, walk.axes(node.inputs[2])])
         walk.set(node.outputs[0], output)
@@ -61,6 +61,13 @@ class Gemm(Rule):
         return size(a, self._axes(node)[1]) * size(output, 0) * size(output, 1)
 
 
+def _by_batch(walk: Walk, axes: Sequence[Labelled]) -> list[Labelled]:
+    """Tie rows per an axis of the matrices themselves: batch axes alone come through a product."""
+    batch = len(axes) - 2
+    rows = (isinstance(axis, Rows) and max(axis.per) >= batch for axis in axes)
+    return [walk.tied(a) if tie else a for a, tie in zip(axes, rows, strict=True)]
+
+
 class MatMul(Rule):
     """numpy.matmul: the last axis of A against the last but one of B, batch axes broadcast."""
 
@@ -79,16 +86,18 @@ class MatMul(Rule):
         return ranks[0] - 1, max(ranks[1] - 2, 0)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
-        a, b = walk.axes(node.inputs[0]), walk.axes(node.inputs[1])
+        a, b = (_by_batch(walk, walk.rows(value)) for value in node.inputs[:2])
         inner_a, inner_b = self._inner((len(a), len(b)))
-        walk.unify(a[inner_a], b[inner_b])
-        output: list[Axis] = []
-        if len(a) > 2 or len(b) > 2:
+        rank = max(len(a), len(b))
+        left, right = (shifted(axes, rank - len(axes)) for axes in (a, b))
+        walk.unify(left[inner_a], right[inner_b])
+        output: list[Labelled] = []
+        if rank > 2:
             output += broadcast(walk, [a[:-2], b[:-2]])
         if len(a) > 1:
-            output.append(a[-2])
+            output.append(left[-2])
         if len(b) > 1:
-            output.append(b[-1])
+            output.append(right[-1])
         walk.set(node.outputs[0], output)
 
     def producers(self, node: ir.Node) -> Sequence[tuple[int, int]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irprune.labels import Axis, Labels
+from irprune.labels import Labelled, Labels, Rows, shifted
 from irprune.ops.rule import Rule
 
 if TYPE_CHECKING:
@@ -79,15 +79,17 @@ def _size(dims: Sequence[Dim], start: int, stop: int) -> tuple[int, Counter[obje
     return prod(d for d in part if isinstance(d, int)), symbols
 
 
-def factorise(walk: Walk, joint: Labels, dims: Sequence[int], key: str) -> list[Axis]:
+def factorise(walk: Walk, joint: Labels, dims: Sequence[int], key: str) -> list[Labelled]:
     """Give each output axis of a segment its labels, from the joint labels of its positions.
+
+    Where the last axis carries the channels, they may differ per index of the axes before it.
 
     Args:
         joint: labels in row-major order, shape ``(prod(dims),)``.
         dims: lengths of the output axes.
         key: names the decision among several decisions of one node.
     """
-    axes: list[Axis] = [np.zeros(d, np.int64) for d in dims]
+    axes: list[Labelled] = [np.zeros(d, np.int64) for d in dims]
     long = [k for k, d in enumerate(dims) if d > 1]
     if not long:
         walk.pin(joint, "becomes an axis of one position")
@@ -104,16 +106,25 @@ def factorise(walk: Walk, joint: Labels, dims: Sequence[int], key: str) -> list[
         if (rows == rows[:, :1]).all():
             axes[k] = columns[k][:, 0]
             return axes
-    wanted = long[::-1] if walk.heads == "inner" else long
-    candidates = {k: walk.fresh(dims[k]) for k in wanted}
-    chosen = walk.choose(key, candidates)
+    chosen = walk.choose(key, long[::-1] if walk.heads == "inner" else long)
     for k in long:
-        if k == chosen:
-            walk.unify(np.repeat(candidates[k], columns[k].shape[1]), columns[k].ravel())
+        axes[k] = candidate = walk.fresh(dims[k])
+        if k == chosen == long[-1]:
+            axes[k] = _last(walk, joint, [dims[k] for k in long], tuple(long[:-1]))
+            candidate = joint
+        elif k == chosen:
+            walk.unify(np.repeat(candidate, columns[k].shape[1]), columns[k].ravel())
         elif not walk.probing:
-            walk.pin(candidates[k], "shares a split axis with the one that carries the channels")
-        axes[k] = candidates[k]
+            walk.pin(candidate, "shares a split axis with the one that carries the channels")
+        walk.offer(key, {k: candidate})
     return axes
+
+
+def _last(walk: Walk, joint: Labels, dims: Sequence[int], per: tuple[int, ...]) -> Labelled:
+    """Let the last axis carry the channels: which ones may differ per index of those before."""
+    labels = joint.reshape(dims)
+    walk.balance(labels.reshape(-1, dims[-1]))
+    return Rows(per, labels)
 
 
 def _columns(joint: Labels, dims: Sequence[int], axis: int) -> Labels:
@@ -134,7 +145,8 @@ def _joint(walk: Walk, axes: Sequence[Labels], key: str) -> Labels:
         free = {k: axes[k] for k in longest_first[:1]}
     chosen = next(iter(free))
     if len(free) > 1:
-        decided = walk.choose(key, free)
+        decided = walk.choose(key, list(free))
+        walk.offer(key, free)
         # An axis may have been pinned since an earlier walk decided for it.
         chosen = decided if decided in free else chosen
         for k, axis in free.items():
@@ -145,16 +157,74 @@ def _joint(walk: Walk, axes: Sequence[Labels], key: str) -> Labels:
     return np.broadcast_to(free[chosen].reshape(shape), dims).ravel()
 
 
+def _merged(walk: Walk, axes: Sequence[Labelled], first: int, key: str) -> Labels:
+    """Return the labels of a segment's positions, the segment starting at axis ``first``.
+
+    Rows per an axis before their own stay as they are: each is a stretch of the result. Other
+    rows are tied, or removal would change the order of what stays.
+    """
+    dims = [len(axis) if axis is not None else 0 for axis in axes]
+    ordered = [
+        k
+        for k, axis in enumerate(axes)
+        if isinstance(axis, Rows)
+        and first <= min(axis.per) <= max(axis.per) < first + k
+        and not walk.all_pinned(axis)
+    ]
+    others = [axis for k, axis in enumerate(axes) if k not in ordered and not walk.all_pinned(axis)]
+    if len(ordered) == 1 and not others:
+        rows = axes[ordered[0]]
+        assert isinstance(rows, Rows)
+        shape = [1] * len(dims)
+        for k in (*(p - first for p in rows.per), ordered[0]):
+            shape[k] = dims[k]
+        return np.broadcast_to(rows.labels.reshape(shape), dims).ravel()
+    known = [axis for axis in map(walk.tied, axes) if axis is not None]
+    return _joint(walk, known, key)
+
+
+def _carried(
+    walk: Walk,
+    axis: Labelled,
+    cuts: Sequence[Segment],
+    source: Sequence[Dim],
+    target: Sequence[Dim],
+) -> Labelled:
+    """Return an axis that a reshape leaves alone, its rows per the axes of the target."""
+    if not isinstance(axis, Rows):
+        return axis
+    shape: list[int] = []
+    lengths: list[int] = []
+    per: dict[int, int] = {}
+    for inner, outer in cuts:
+        if not set(axis.per).intersection(inner):
+            continue
+        before = {k: d for k in inner if isinstance(d := source[k], int)}
+        after = {k: d for k in outer if isinstance(d := target[k], int)}
+        if len(before) < len(inner) or len(after) < len(outer):
+            return walk.tied(axis)
+        shape += [d if k in axis.per else 1 for k, d in before.items()]
+        lengths += before.values()
+        per |= {k: d for k, d in after.items() if d != 1}
+    rows = np.broadcast_to(axis.labels.reshape(*shape, len(axis)), (*lengths, len(axis)))
+    return Rows(tuple(per), rows.reshape(*per.values(), len(axis)))
+
+
 def reshape_axes(
-    walk: Walk, axes: Sequence[Axis], source: Sequence[Dim], target: Sequence[Dim], key: str = ""
-) -> list[Axis]:
+    walk: Walk,
+    axes: Sequence[Labelled],
+    source: Sequence[Dim],
+    target: Sequence[Dim],
+    key: str = "",
+) -> list[Labelled]:
     """Return the labels after a reshape from ``source`` to ``target`` dimensions."""
-    result: list[Axis] = [None] * len(target)
-    for inner, outer in segments(source, target):
+    result: list[Labelled] = [None] * len(target)
+    cuts = segments(source, target)
+    for inner, outer in cuts:
         parts = [axes[k] for k in inner]
         dims = [target[k] for k in outer]
         if len(parts) == 1 and len(dims) == 1 and source[inner[0]] == dims[0]:
-            result[outer[0]] = parts[0]
+            result[outer[0]] = _carried(walk, parts[0], cuts, source, target)
             continue
         lengths = [d for d in dims if isinstance(d, int)]
         known = [p for p in parts if p is not None]
@@ -166,10 +236,9 @@ def reshape_axes(
                 result[k] = walk.fresh(dim) if isinstance(dim, int) else None
                 walk.pin(result[k], "is reshaped together with a dynamic axis")
             continue
-        joint = _joint(walk, known, f"{key}merge{inner.start}")
-        for k, axis in zip(
-            outer, factorise(walk, joint, lengths, f"{key}split{outer.start}"), strict=True
-        ):
+        joint = _merged(walk, known, inner.start, f"{key}merge{inner.start}")
+        split = factorise(walk, joint, lengths, f"{key}split{outer.start}")
+        for k, axis in zip(outer, shifted(split, outer.start), strict=True):
             result[k] = axis
     return result
 
@@ -183,7 +252,7 @@ class Reshape(Rule):
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         data, output = node.inputs[0], node.outputs[0]
         assert data is not None
-        walk.set(output, reshape_axes(walk, walk.axes(data), walk.dims(data), walk.dims(output)))
+        walk.set(output, reshape_axes(walk, walk.rows(data), walk.dims(data), walk.dims(output)))
 
     def rewrite(self, node: ir.Node, edit: Edit) -> None:
         if node.op_type == "Reshape" and edit.touched(node):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irprune.labels import Axis
+from irprune.labels import Rows, selected
 from irprune.ops.rule import Rule
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Slice(Rule):
     lengths = (1, 2, 3, 4)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
-        axes = list(walk.axes(node.inputs[0]))
+        axes = list(walk.rows(node.inputs[0]))
         slices = slices_of(node, len(axes))
         if slices is None:
             walk.pin_node(node, "the slice bounds are computed at run time")
@@ -68,7 +68,11 @@ class Slice(Rule):
                 continue
             if abs(part.step) != 1 and not walk.all_pinned(labels):
                 walk.pin(labels, "is sliced with a step")
-            axes[k] = labels[self._clamped(part, len(labels))]
+            chosen = np.arange(len(labels))[self._clamped(part, len(labels))]
+            if isinstance(labels, Rows):
+                cuts = self._bounds(part, len(labels))
+                walk.balance_parts(labels, cuts)
+            axes = selected(axes, k, chosen)
         walk.set(node.outputs[0], axes)
 
     @staticmethod
@@ -124,7 +128,7 @@ class Split(Rule):
     lengths = (1,)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
-        axes = walk.axes(node.inputs[0])
+        axes = walk.rows(node.inputs[0])
         split = node.attributes.get_int("axis", 0) % len(axes)
         lengths = [walk.dims(output)[split] for output in node.outputs]
         labels = axes[split]
@@ -132,13 +136,15 @@ class Split(Rule):
         if labels is not None and (len(known) < len(lengths) or sum(known) != len(labels)):
             walk.pin_node(node, "the split sizes are unknown")
             return
-        parts: list[Axis] = (
-            [None] * len(lengths)
-            if labels is None
-            else list(np.split(labels, np.cumsum(known[:-1])))
-        )
-        for output, part in zip(node.outputs, parts, strict=True):
-            walk.set(output, [*axes[:split], part, *axes[split + 1 :]])
+        if labels is None:
+            for output in node.outputs:
+                walk.set(output, axes)
+            return
+        cuts = np.cumsum(known[:-1])
+        if isinstance(labels, Rows):
+            walk.balance_parts(labels, cuts.tolist())
+        for output, part in zip(node.outputs, np.split(np.arange(len(labels)), cuts), strict=True):
+            walk.set(output, selected(axes, split, part))
 
     def rewrite(self, node: ir.Node, edit: Edit) -> None:
         data = node.inputs[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from irprune.labels import Axis
+from irprune.labels import moved
 from irprune.ops.reshape import reshape_axes
 from irprune.ops.rule import Rule
 
@@ -21,9 +21,9 @@ class Transpose(Rule):
     ops = ("Transpose",)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
-        axes = walk.axes(node.inputs[0])
+        axes = walk.rows(node.inputs[0])
         perm = node.attributes.get_ints("perm") or tuple(reversed(range(len(axes))))
-        walk.set(node.outputs[0], [axes[k] for k in perm])
+        walk.set(node.outputs[0], [moved(axes[k], perm.index) for k in perm])
 
 
 def _rearrange(
@@ -35,10 +35,10 @@ def _rearrange(
     """
     data, output = node.inputs[0], node.outputs[0]
     assert data is not None
-    axes = reshape_axes(walk, walk.axes(data), walk.dims(data), split, "block")
+    axes = reshape_axes(walk, walk.rows(data), walk.dims(data), split, "block")
     for k in blocks:
         walk.pin(axes[k], "is part of a block")
-    permuted: list[Axis] = [axes[k] for k in perm]
+    permuted = [moved(axes[k], perm.index) for k in perm]
     dims = [split[k] for k in perm]
     walk.set(output, reshape_axes(walk, permuted, dims, walk.dims(output), "unblock"))
 

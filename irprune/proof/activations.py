@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from irprune.plan import Mask
+from irprune.plan import Kept
 from irprune.walk import Dim, dims_of
 
 _LENGTHS = frozenset(("Shape", "Size"))
@@ -19,8 +19,8 @@ class Activation:
     """A tensor that both graphs compute under one name."""
 
     name: str
-    masks: dict[int, Mask]
-    """Kept positions by axis, each of shape ``(positions,)``."""
+    masks: dict[int, Kept]
+    """Kept positions by axis."""
     dims: tuple[Dim, ...]
     """Dimensions in the base, as far as they are known."""
     rounded: bool
@@ -34,7 +34,7 @@ class Activation:
 
 
 def common_activations(
-    base: ir.Graph, pruned: ir.Graph, masks: Mapping[str, dict[int, Mask]]
+    base: ir.Graph, pruned: ir.Graph, masks: Mapping[str, dict[int, Kept]]
 ) -> dict[str, Activation]:
     """Return by name what both graphs compute, in the order of the pruned graph.
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from irprune.plan import Mask, Plan
+from irprune.plan import Plan, count, take
 from irprune.proof.feeds import graph_inputs
 from irprune.proof.reference import named_values
 from irprune.walk import Dim, describe, dims_of
@@ -61,7 +61,7 @@ def shapes(base: ir.Model, pruned: ir.Model, plan: Plan) -> Iterator[str]:
         if dims is None or now is None:
             continue
         masks = plan.axes.get(name, {})
-        kept = [int(masks[k].sum()) if k in masks else d for k, d in enumerate(dims)]
+        kept = [count(masks[k]) if k in masks else d for k, d in enumerate(dims)]
         known = [isinstance(d, int) and isinstance(n, int) for d, n in zip(kept, now, strict=False)]
         if len(kept) != len(now) or any(
             both and d != n for both, d, n in zip(known, kept, now, strict=True)
@@ -85,13 +85,6 @@ def weights(base: ir.Model, pruned: ir.Model, plan: Plan) -> Iterator[str]:
             continue
         if not _identical(take(old.numpy(), plan.axes.get(name, {})), new.numpy()):
             yield f"initializer {name} differs from the kept part of the base's"
-
-
-def take(array: NDArray[np.generic], masks: dict[int, Mask]) -> NDArray[np.generic]:
-    """Return the kept positions of an array; `masks[axis]` has shape `(positions,)`."""
-    for axis in sorted(masks, key=lambda k: float(masks[k].mean())):
-        array = np.compress(masks[axis], array, axis=axis)
-    return array
 
 
 def _identical(left: NDArray[np.generic], right: NDArray[np.generic]) -> bool:

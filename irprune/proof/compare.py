@@ -12,8 +12,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from irprune.errors import IrpruneError
+from irprune.plan import take
 from irprune.proof.activations import common_activations
-from irprune.proof.agreement import take
 from irprune.proof.feeds import LADDER, Sizes, graph_inputs, make_feeds, open_inputs
 from irprune.proof.mutants import Mutant, choose_mutants
 from irprune.proof.probe import (

@@ -6,7 +6,7 @@ It is made from the base and the plan alone, so it cannot repeat a mistake of th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -15,8 +15,8 @@ from irprune.errors import IrpruneError
 from irprune.names import Names
 from irprune.ops import rule_for
 from irprune.ops.rule import Contraction
-from irprune.plan import Mask, Plan
-from irprune.walk import describe, dims_of
+from irprune.plan import Balanced, Kept, Mask, Plan, count, take
+from irprune.walk import Dim, describe, dims_of
 
 _WHERE_SINCE = 9
 _OTHER = "apply the plan to the graph that it was made on"
@@ -50,14 +50,23 @@ def check_plan(base: ir.Model, plan: Plan) -> None:
             raise IrpruneError(f"the plan names tensor {name}, which the base lacks", mend=_OTHER)
         dims = dims_of(values[name])
         for axis, mask in masks.items():
-            if dims is not None and not (0 <= axis < len(dims) and dims[axis] == len(mask)):
+            if dims is not None and not _fits(dims, axis, mask):
                 raise IrpruneError(
                     f"the plan has {len(mask)} positions on axis {axis} of {name}, "
                     f"whose shape is {dims}",
                     mend=_OTHER,
                 )
-            if not mask.any():
+            if not count(mask):
                 raise IrpruneError(f"the plan keeps no position on axis {axis} of {name}")
+
+
+def _fits(dims: Sequence[Dim], axis: int, kept: Kept) -> bool:
+    if not (0 <= axis < len(dims) and dims[axis] == len(kept)):
+        return False
+    if not isinstance(kept, Balanced):
+        return True
+    lengths = [dims[k] if k < len(dims) else None for k in kept.per]
+    return axis not in kept.per and list(kept.rows.shape[:-1]) == lengths
 
 
 def named_values(graph: ir.Graph) -> dict[str, ir.Value]:
@@ -74,11 +83,11 @@ class _Masker:
         self._plan = plan
         self._opset = graph.opset_imports.get("", 0)
         self._names = Names(graph)
-        self._masked: dict[tuple[ir.Value, int, bytes], ir.Value] = {}
+        self._masked: dict[tuple[ir.Value, int, tuple[int, ...], bytes], ir.Value] = {}
 
     def mask(self, node: ir.Node) -> None:
         """Mask every operand that the node sums over dropped positions of."""
-        wanted: dict[int, dict[int, Mask]] = defaultdict(dict)
+        wanted: dict[int, dict[int, Kept]] = defaultdict(dict)
         for contraction in _contractions(node):
             kept, partner = self._kept(node, contraction)
             if kept is not None:
@@ -93,7 +102,7 @@ class _Masker:
                 value = self._apply(node, value, axis, kept)
             node.replace_input_with(index, value)
 
-    def _kept(self, node: ir.Node, contraction: Contraction) -> tuple[Mask | None, Mask | None]:
+    def _kept(self, node: ir.Node, contraction: Contraction) -> tuple[Kept | None, Kept | None]:
         """Return the kept positions of the data and of the other operand, where they agree."""
         data = _input(node, contraction.data)
         kept = self._planned(data, contraction.axis)
@@ -109,35 +118,36 @@ class _Masker:
                 f"the plan drops contracted positions of {pruned.name} but none of {whole.name}",
                 node=describe(node),
             )
-        # A grouped convolution sums the same positions within every group of its data.
-        groups, rest = divmod(len(kept), len(partner))
-        if rest or not np.array_equal(kept, np.tile(partner, groups)):
+        per = partner.per if isinstance(partner, Balanced) else ()
+        alive = [self._planned(other, k) for k in per]
+        if not _same_positions(kept, partner, alive):
             raise IrpruneError(
                 f"the plan keeps different contracted positions of {data.name} and {other.name}",
                 node=describe(node),
             )
         return kept, partner
 
-    def _planned(self, value: ir.Value, axis: int) -> Mask | None:
+    def _planned(self, value: ir.Value, axis: int) -> Kept | None:
         return self._plan.axes.get(value.name or "", {}).get(axis)
 
-    def _apply(self, node: ir.Node, value: ir.Value, axis: int, kept: Mask) -> ir.Value:
-        key = (value, axis, kept.tobytes())
+    def _apply(self, node: ir.Node, value: ir.Value, axis: int, kept: Kept) -> ir.Value:
+        assert value.shape is not None
+        per = kept.per if isinstance(kept, Balanced) else ()
+        mask = _raised(kept, len(value.shape), axis)
+        key = (value, axis, per, mask.tobytes())
         if key not in self._masked:
-            self._masked[key] = self._insert(node, value, axis, kept)
+            self._masked[key] = self._insert(node, value, mask)
         return self._masked[key]
 
-    def _insert(self, node: ir.Node, value: ir.Value, axis: int, kept: Mask) -> ir.Value:
+    def _insert(self, node: ir.Node, value: ir.Value, kept: Mask) -> ir.Value:
         assert value.shape is not None and value.dtype is not None
-        shape = [1] * len(value.shape)
-        shape[axis] = len(kept)
         dtype = value.dtype.numpy()
         if self._opset >= _WHERE_SINCE:
-            mask = self._constant(f"{value.name}_kept", kept.reshape(shape))
+            mask = self._constant(f"{value.name}_kept", kept)
             zero = self._constant(f"{value.name}_zero", np.zeros((), dtype))
             masked = ir.node("Where", [mask, value, zero], name=self._names.node("mask"))
         else:
-            mask = self._constant(f"{value.name}_kept", kept.reshape(shape).astype(dtype))
+            mask = self._constant(f"{value.name}_kept", kept.astype(dtype))
             masked = ir.node("Mul", [value, mask], name=self._names.node("mask"))
         output = masked.outputs[0]
         output.name = self._names.value(f"{value.name}_masked")
@@ -156,6 +166,37 @@ class _Masker:
         )
         self._graph.register_initializer(value)
         return value
+
+
+def _raised(kept: Kept, rank: int, axis: int) -> Mask:
+    """Return the mask of an axis as one that broadcasts against a tensor of that rank."""
+    if isinstance(kept, Balanced):
+        return kept.raised(rank, axis)
+    return kept.reshape([-1 if k == axis else 1 for k in range(rank)])
+
+
+def _same_positions(kept: Kept, partner: Kept, alive: Sequence[Kept | None]) -> bool:
+    """Whether the data keeps along a contracted axis what the other operand keeps along its own.
+
+    A grouped convolution sums over a part of its data: the partner's positions are repeated in
+    every group, or differ per group and are the same for all outputs of one. Of the outputs only
+    those in ``alive`` count, which has the kept positions of each axis of the partner's rows.
+    """
+    if isinstance(kept, Balanced) or not isinstance(partner, Balanced):
+        if isinstance(kept, Balanced) != isinstance(partner, Balanced):
+            return False
+        left, right = (k.rows if isinstance(k, Balanced) else k for k in (kept, partner))
+        repeats, rest = divmod(left.shape[-1], right.shape[-1])
+        return not rest and np.array_equal(left, np.tile(right, repeats))
+    rows = partner.rows.reshape(-1, len(partner))
+    groups, rest = divmod(len(kept), len(partner))
+    if rest or not groups or len(rows) % groups:
+        return False
+    (outputs,) = alive if len(alive) == 1 else (None,)
+    wanted: Mask = kept.reshape(groups, -1).repeat(len(rows) // groups, axis=0)
+    if outputs is not None:
+        rows, wanted = (take(array, {0: outputs}) for array in (rows, wanted))
+    return np.array_equal(rows, wanted)
 
 
 def _contractions(node: ir.Node) -> Iterator[Contraction]:

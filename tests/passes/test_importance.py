@@ -36,8 +36,9 @@ def _scores(
     aggregate: Any = "sum",
     seed: int = 0,
     group: int = 0,
+    tie: bool = True,
 ) -> list[float]:
-    channels = analyse(model.ir.graph)
+    channels = analyse(model.ir.graph, tie=tie)
     importance = Importance(
         channels, criterion=criterion, members=members, aggregate=aggregate, seed=seed
     )
@@ -101,6 +102,7 @@ def test_positions_of_one_class_are_aggregated_too() -> None:
     net.op("Conv", x, net.constant(FILTERS[:, :, None, None], "a"), name="c", group=2)
     net.conv("c", 4, 2, name="y")
     assert _scores(net.model(), "l1") == [11, 1]
+    assert _scores(net.model(), "l1", tie=False) == [7, 1, 4, 0]
     assert _scores(net.model(), "l1", aggregate="mean") == [5.5, 0.5]
 
 

@@ -67,7 +67,9 @@ def _candidates(
         site = group.producers[0]
         multiplicity = int((site.classes == group.classes[0]).sum())
         allowed = allowed_counts(len(group), multiplicity, align, 1)
-        found.append(Candidate(group, group.classes[order], numbers[order], multiplicity, allowed))
+        found.append(
+            Candidate(group, group.classes[order][:, None], numbers[order], multiplicity, allowed)
+        )
     return found
 
 
@@ -115,7 +117,7 @@ def test_spread_weighs_classes_by_their_positions() -> None:
     net = Net()
     x = net.conv(net.input(1, 4, 4, 4), 4, 8, name="a", group=2)
     net.conv(net.conv(x, 8, 4, name="b"), 4, 2, name="y")
-    channels = analyse(net.model().ir.graph)
+    channels = analyse(net.model().ir.graph, tie=True)
     scores = {"a.w": [1, 2, 9, 9], "b.w": [3, 4, 9, 9]}
     counts = _selection(channels, scores=scores).spread()
     assert counts(2 / 12).tolist() == [3, 4]

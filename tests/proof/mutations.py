@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import onnx_ir as ir
 
-from irprune.plan import Plan
-from irprune.proof.agreement import take
+from irprune.plan import Plan, take
 
 Mutation = Callable[[ir.Graph, ir.Graph, Plan], bool]
 
