@@ -210,10 +210,11 @@ class Walk:
         assert value is not None, "a rule asked for an input that the node does not have"
         new = value.is_initializer() and value not in self.labels
         axes = self.rows(value)
-        if new:
-            axes[axis] = labels
+        old = axes[axis]
+        if not new or labels is None or old is None or len(old) != len(labels):
+            self.unify(old, labels)
         else:
-            self.unify(axes[axis], labels)
+            axes[axis] = labels
 
     def balance(self, rows: Labels) -> None:
         """Let the rows, of shape ``(rows, positions)``, keep equally many positions each.

@@ -119,7 +119,7 @@ class Prune(Pass):
             chosen, report = goal.choose(selection, counts, context)
         keep = selection.keep(chosen)
         model.pending = channels.plan(keep)
-        offered = np.unique(np.concatenate([c.alive for c in candidates]))
+        offered = np.unique(np.concatenate([c.alive.ravel() for c in candidates]))
         return {
             **report,
             "align": align,
