@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from irprune.inexact import checked
 from irprune.labels import Axis, Labels
 from irprune.ops import rule_for
 from irprune.passbase import Analysis
@@ -28,13 +29,15 @@ _ROUNDS = 4
 class ChannelClasses(Analysis["Channels"]):
     """Give every position along every tensor axis its channel class.
 
-    ``heads`` says which axis of a split channel axis carries the channels where both could.
+    ``heads`` says which axis of a split channel axis carries the channels where both could,
+    ``allow`` which inexact ops may lose channels (`irprune.inexact`).
     """
 
     heads: Heads = "inner"
+    allow: tuple[str, ...] = ()
 
     def compute(self, model: Model, context: Context) -> Channels:
-        return analyse(model.ir.graph, self.heads)
+        return analyse(model.ir.graph, self.heads, self.allow)
 
 
 @dataclass(frozen=True)
@@ -227,23 +230,27 @@ def _is_parameter(value: ir.Value) -> bool:
     return value.is_initializer() or (maker is not None and maker.op_type == "ConstantOfShape")
 
 
-def analyse(graph: ir.Graph, heads: Heads = "inner") -> Channels:
+def analyse(graph: ir.Graph, heads: Heads = "inner", allow: Sequence[str] = ()) -> Channels:
     """Walk the graph, and again while a movement op can let a surviving axis carry channels.
 
     Where a reshape splits or merges axes, one of them must carry the channels. The first walk
     probes; where the chosen axis turns out to be pinned and another survives, that one is
     chosen and the graph is walked again.
+
+    Raises:
+        IrpruneError: ``allow`` names something that is no inexact op.
     """
-    walk = Walk(graph, heads)
+    allow = checked(allow)
+    walk = Walk(graph, heads, allow=allow)
     walk.run()
     if walk.taken:
         for _ in range(_ROUNDS):
             better = _better_choices(walk)
             if better == {key: choice.chosen for key, choice in walk.taken.items()}:
                 break
-            walk = Walk(graph, heads, better)
+            walk = Walk(graph, heads, better, allow=allow)
             walk.run()
-        walk = Walk(graph, heads, _better_choices(walk), probing=False)
+        walk = Walk(graph, heads, _better_choices(walk), probing=False, allow=allow)
         walk.run()
     return Channels(graph, walk, walk.union_find.roots())
 

@@ -23,9 +23,10 @@ class Groups(Analysis["list[Group]"]):
     """The coupled groups of a model, in the order in which their first producer stands."""
 
     heads: Heads = "inner"
+    allow: tuple[str, ...] = ()
 
     def compute(self, model: Model, context: Context) -> list[Group]:
-        return coupled_groups(context.get(ChannelClasses(self.heads), model))
+        return coupled_groups(context.get(ChannelClasses(self.heads, self.allow), model))
 
 
 @dataclass(frozen=True)

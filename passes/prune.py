@@ -16,7 +16,8 @@ from irprune.channels import ChannelClasses, Channels, pin_reasons
 from irprune.cost import Cost, CostModel, input_symbols
 from irprune.errors import IrpruneError
 from irprune.groups import Group, Groups
-from irprune.labels import Labels
+from irprune.inexact import checked, passed
+from irprune.labels import PINNED, Labels
 from irprune.model import Model
 from irprune.ops import rule_for
 from irprune.ops.rule import Pin
@@ -71,6 +72,9 @@ class Prune(Pass):
     )
     seed: int | None = option(None, help="for criterion=random; default: the run's seed")
     heads: Heads = option("inner", help="which axis of a split channel axis carries channels")
+    allow: tuple[str, ...] = option(
+        (), help="inexact ops that may lose channels: op names, or inexact for all of them"
+    )
 
     def __post_init__(self) -> None:
         targets = [t for t in ("ratio", "macs", "params") if getattr(self, t) is not None]
@@ -87,13 +91,19 @@ class Prune(Pass):
                 raise IrpruneError(f"{name}={value} must lie in (0, 1]: it is the part kept")
         if (self.align != "auto" and self.align < 1) or self.min < 1:
             raise IrpruneError("align and min must be at least 1")
+        checked(self.allow)
 
     def run(self, model: Model, context: Context) -> dict[str, Any]:
-        channels = context.get(ChannelClasses(self.heads), model)
-        groups = context.get(Groups(self.heads), model)
+        channels = context.get(ChannelClasses(self.heads, self.allow), model)
+        groups = context.get(Groups(self.heads, self.allow), model)
         alive = np.ones(channels.count, np.bool_)
         if model.pending is not None:
             alive = channels.keep_of(model.pending)
+            if not alive[PINNED]:
+                raise IrpruneError(
+                    "the pending plan removes channels that are pinned here",
+                    mend="compact it first, or use the same heads and allow",
+                )
         forced = _Overrides.load(self.overrides)
         forced.check(groups)
         members, fixed = self._members(channels, groups, alive, context)
@@ -123,6 +133,7 @@ class Prune(Pass):
             "groups": len(candidates),
             "classes_removed": int((alive & ~keep).sum()),
             "classes": len(offered),
+            "inexact": passed(channels.graph, model.pending),
         }
 
     def _alignments(self, context: Context) -> list[int]:

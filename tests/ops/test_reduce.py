@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from strategies import Dim, Net, batches, check_random_plan, seeds, ties, why
 
 from irprune.channels import analyse
-from irprune.ops.reduce import ArgExtremum, ReduceSum, Statistic
+from irprune.ops.reduce import ArgExtremum, ReduceSum, Reduction
 
-KINDS = [*ReduceSum.ops, *Statistic.ops]
+KINDS = [*ReduceSum.ops, *Reduction.ops]
 
 
 def _reduce(net: Net, kind: str, x: str, axes: list[int], **attributes: int) -> str:
@@ -28,7 +28,7 @@ def test_a_sum_over_channels_contracts_them() -> None:
     assert sites == [("Conv", 1), ("ReduceSum", 1)]
 
 
-@pytest.mark.parametrize("kind", Statistic.ops)
+@pytest.mark.parametrize("kind", Reduction.ops)
 @pytest.mark.parametrize("axes", [[1], [-3], [2, 1], []])
 def test_a_statistic_over_channels_keeps_them(kind: str, axes: list[int]) -> None:
     net = Net(13)
