@@ -1,10 +1,11 @@
-"""Reductions: a sum contracts, other statistics keep what they reduce."""
+"""Reductions: a sum contracts, other statistics keep what they reduce unless they are allowed."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from norm_nets import check_gathered
 from strategies import Dim, Net, batches, check_random_plan, seeds, ties, why
 
 from irprune.channels import analyse
@@ -120,3 +121,30 @@ def test_random_sums_over_channels_stay_exact(
     net.op("Tanh", "c", name="y")
     trial = check_random_plan(net.model(), seed)
     assert all(ties(trial.model, ("p.w", 0))[0])
+
+
+@pytest.mark.parametrize("kind", Reduction.ops)
+@given(
+    axes=st.sampled_from([[1], [-3], [1, 2, 3], [3, 1], [0, 1]]),
+    keepdims=st.booleans(),
+    channels=st.integers(1, 6),
+    batch=batches,
+    opset=st.sampled_from([8, 11, 13, 18]),
+    seed=seeds,
+)
+@settings(max_examples=10)
+def test_random_statistics_over_channels_lose_some(
+    kind: str,
+    axes: list[int],
+    keepdims: bool,
+    channels: int,
+    batch: Dim,
+    opset: int,
+    seed: int,
+) -> None:
+    net = Net(opset, seed)
+    x = net.op("Softplus", net.image(channels, batch))
+    _reduce(net, kind, x, axes, keepdims=int(keepdims))
+    net.op("Tanh", "c", name="y")
+    trial = check_gathered(net.model(), seed, (kind,))
+    assert all(ties(trial.model, ("p.w", 0), channels=trial.channels)[0])
