@@ -17,7 +17,7 @@ from irprune.cost import Cost, CostModel, input_symbols
 from irprune.errors import IrpruneError
 from irprune.groups import Group, Groups
 from irprune.inexact import checked, passed
-from irprune.labels import PINNED, Labels
+from irprune.labels import Labels
 from irprune.model import Model
 from irprune.ops import rule_for
 from irprune.ops.rule import Pin
@@ -99,9 +99,9 @@ class Prune(Pass):
         alive = np.ones(channels.count, np.bool_)
         if model.pending is not None:
             alive = channels.keep_of(model.pending)
-            if not alive[PINNED]:
+            if channels.plan(alive).to_json()["axes"] != model.pending.to_json()["axes"]:
                 raise IrpruneError(
-                    "the pending plan removes channels that are pinned here",
+                    "the pending plan removes channels that are coupled or pinned otherwise here",
                     mend="compact it first, or use the same heads and allow",
                 )
         forced = _Overrides.load(self.overrides)
