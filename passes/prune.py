@@ -126,6 +126,8 @@ class Prune(Pass):
             chosen, report = goal.choose(selection, counts, context)
         keep = selection.keep(chosen)
         model.pending = channels.plan(keep)
+        inexact = passed(channels.graph, model.pending)
+        assert self.allow or not inexact, f"{inexact} lose channels without leave"
         offered = np.unique(np.concatenate([c.alive for c in candidates]))
         return {
             **report,
@@ -133,7 +135,7 @@ class Prune(Pass):
             "groups": len(candidates),
             "classes_removed": int((alive & ~keep).sum()),
             "classes": len(offered),
-            "inexact": passed(channels.graph, model.pending),
+            "inexact": inexact,
         }
 
     def _alignments(self, context: Context) -> list[int]:
