@@ -14,6 +14,7 @@ from irprune.cost import Cost
 from irprune.errors import CheckFailed, IrpruneError
 from irprune.fingerprint import structure_hash
 from irprune.frontends.onnx import load
+from irprune.inexact import passed
 from irprune.model import Model
 from irprune.passbase import Context, Pass
 from irprune.pipeline.evidence import prove_run, require_runner
@@ -138,13 +139,15 @@ def inspect(
     settings: Settings = Settings(),
     after: str = "normalize",
     heads: Heads = "inner",
+    allow: tuple[str, ...] = (),
 ) -> Report:
     """Costs, coupled groups and pinned axes of `model`.
 
-    Looks at the graph after the pipeline `after` ("": as it is).
+    Looks at the graph after the pipeline `after` ("": as it is), where the inexact ops in `allow`
+    may lose channels.
     """
     work, context = _prepared(model, settings, after)
-    return {"after": after, **report.inspect_model(work, context, heads)}
+    return {"after": after, **report.inspect_model(work, context, heads, allow)}
 
 
 def explain(
@@ -156,10 +159,11 @@ def explain(
     settings: Settings = Settings(),
     after: str = "normalize",
     heads: Heads = "inner",
+    allow: tuple[str, ...] = (),
 ) -> Report:
     """What each axis of `tensor` is coupled to and by which nodes, or what pins it."""
     work, context = _prepared(model, settings, after)
-    return report.explain_tensor(work, context, tensor, axis, index, heads)
+    return report.explain_tensor(work, context, tensor, axis, index, heads, allow)
 
 
 def verify(base: Model, pruned: Model, plan: Plan, *, settings: Settings = Settings()) -> Proof:
@@ -276,16 +280,20 @@ def _finish(model: Model, context: Context, verify: bool) -> Result:
 
 def _plan(model: Model) -> Plan:
     """The whole plan from the base, pending part included, with what it was made from."""
-    plan = model.plan or Plan.empty()
-    plan = plan if model.pending is None else plan.then(model.pending)
     return replace(
-        plan,
+        _selected(model),
         pipeline=model.ir.metadata_props[METADATA_KEY],
         model_name=model.provenance.name,
         model_sha256=model.provenance.sha256,
         base_structure=structure_hash(model.ir if model.base is None else model.base),
         base_pipeline=model.base_pipeline,
     )
+
+
+def _selected(model: Model) -> Plan:
+    """What the run removed from the base or means to."""
+    plan = model.plan or Plan.empty()
+    return plan if model.pending is None else plan.then(model.pending)
 
 
 def _summary(model: Model, context: Context) -> Report:
@@ -302,5 +310,6 @@ def _summary(model: Model, context: Context) -> Report:
         "seed": context.seed,
         "before": before.to_json(),
         "after": after.to_json(),
+        "inexact": passed(base.ir.graph, _selected(model)),
         **context.report,
     }

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from irprune.errors import IrpruneError
+from irprune.inexact import checked
 from irprune.labels import Axis, Labelled, Labels, Rows
 from irprune.ops import rule_for
 from irprune.passbase import Analysis
@@ -29,15 +30,17 @@ _ROUNDS = 4
 class ChannelClasses(Analysis["Channels"]):
     """Give every position along every tensor axis its channel class.
 
-    ``heads`` says which axis of a split channel axis carries the channels where both could; with
-    ``tie`` the groups of a convolution or the heads lose the same indices, not only equally many.
+    ``heads`` says which axis of a split channel axis carries the channels where both could,
+    ``allow`` which inexact ops may lose channels (`irprune.inexact`); with ``tie`` the groups of a
+    convolution or the heads lose the same indices, not only equally many.
     """
 
     heads: Heads = "inner"
+    allow: tuple[str, ...] = ()
     tie: bool = False
 
     def compute(self, model: Model, context: Context) -> Channels:
-        return analyse(model.ir.graph, self.heads, self.tie)
+        return analyse(model.ir.graph, self.heads, self.allow, self.tie)
 
 
 @dataclass(frozen=True)
@@ -289,23 +292,30 @@ def _is_parameter(value: ir.Value) -> bool:
     return value.is_initializer() or (maker is not None and maker.op_type == "ConstantOfShape")
 
 
-def analyse(graph: ir.Graph, heads: Heads = "inner", tie: bool = False) -> Channels:
+def analyse(
+    graph: ir.Graph, heads: Heads = "inner", allow: Sequence[str] = (), tie: bool = False
+) -> Channels:
     """Walk the graph, and again while a movement op can let a surviving axis carry channels.
 
     Where a reshape splits or merges axes, one of them must carry the channels. The first walk
     probes; where the chosen axis turns out to be pinned and another survives, that one is
     chosen and the graph is walked again.
+
+    Raises:
+        IrpruneError: ``allow`` names something that is no inexact op.
     """
-    walk = Walk(graph, heads, tie=tie)
+    allow = checked(allow)
+    walk = Walk(graph, heads, allow=allow, tie=tie)
     walk.run()
     if walk.taken:
         for _ in range(_ROUNDS):
             better = _better_choices(walk)
             if better == {key: choice.chosen for key, choice in walk.taken.items()}:
                 break
-            walk = Walk(graph, heads, better, tie=tie)
+            walk = Walk(graph, heads, better, allow=allow, tie=tie)
             walk.run()
-        walk = Walk(graph, heads, _better_choices(walk), probing=False, tie=tie)
+        choices = _better_choices(walk)
+        walk = Walk(graph, heads, choices, probing=False, allow=allow, tie=tie)
         walk.run()
     return Channels(graph, walk, walk.union_find.roots())
 

@@ -23,10 +23,12 @@ class Groups(Analysis["list[Group]"]):
     """The coupled groups of a model, in the order in which their first producer stands."""
 
     heads: Heads = "inner"
+    allow: tuple[str, ...] = ()
     tie: bool = False
 
     def compute(self, model: Model, context: Context) -> list[Group]:
-        return coupled_groups(context.get(ChannelClasses(self.heads, self.tie), model))
+        channels = context.get(ChannelClasses(self.heads, self.allow, self.tie), model)
+        return coupled_groups(channels)
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 Report = dict[str, Any]
 
 
-def inspect_model(model: Model, context: Context, heads: Heads = "inner") -> Report:
+def inspect_model(
+    model: Model, context: Context, heads: Heads = "inner", allow: tuple[str, ...] = ()
+) -> Report:
     """Costs, inputs and outputs, coupled groups, and what is pinned and why."""
-    channels = context.get(ChannelClasses(heads), model)
+    channels = context.get(ChannelClasses(heads, allow), model)
     sites = _Sites(channels)
     pinned = [row for row in map(sites.row, sites.distinct()) if row["pinned"]]
     contractions = [site for site in channels.contractions if site.classes.size]
@@ -50,7 +52,7 @@ def inspect_model(model: Model, context: Context, heads: Heads = "inner") -> Rep
                 "balanced": group.rows,
                 "producers": [_axis(site) for site in group.producers],
             }
-            for group in context.get(Groups(heads), model)
+            for group in context.get(Groups(heads, allow), model)
         ],
         "pinned": pinned,
     }
@@ -63,13 +65,14 @@ def explain_tensor(
     axis: int | None = None,
     index: int | None = None,
     heads: Heads = "inner",
+    allow: tuple[str, ...] = (),
 ) -> Report:
     """What each axis of a tensor is coupled to and by which nodes, or what pins it.
 
     `axis` picks one axis (negative counts from the end) and `index` one position along it.
     Raises IrpruneError where the tensor, axis or position does not exist.
     """
-    channels = context.get(ChannelClasses(heads), model)
+    channels = context.get(ChannelClasses(heads, allow), model)
     value = _find(channels, tensor)
     dims = dims_of(value) or []
     if axis is not None and not -len(dims) <= axis < len(dims):

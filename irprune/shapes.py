@@ -12,6 +12,9 @@ from irprune.errors import IrpruneError
 _SMALL = 1024
 """Initializers up to this many bytes travel with their numbers: shape arithmetic needs them."""
 
+_SILENT = ("GroupNormalization",)
+"""Ops for which onnx infers nothing, not even a type; their output is like their first input."""
+
 
 def skeleton(model: ir.Model) -> onnx.ModelProto:
     """Return the model as a protobuf in which large weights are bare graph inputs."""
@@ -45,8 +48,9 @@ def inferred(model: ir.Model) -> onnx.ModelProto:
     """
     proto = skeleton(model)
     del proto.graph.value_info[:]
+    silent = _set_aside(proto.graph)
     try:
-        return onnx.shape_inference.infer_shapes(
+        result = onnx.shape_inference.infer_shapes(
             proto, check_type=True, strict_mode=True, data_prop=True
         )
     except onnx.shape_inference.InferenceError as error:
@@ -55,6 +59,21 @@ def inferred(model: ir.Model) -> onnx.ModelProto:
             node=_blamed(str(error)),
             mend="the model's shapes disagree; check it with onnx.checker",
         ) from error
+    for k, node in silent.items():
+        result.graph.node[k].CopyFrom(node)
+    return result
+
+
+def _set_aside(graph: onnx.GraphProto) -> dict[int, onnx.NodeProto]:
+    """Put an Identity in the place of each silent node; return these nodes by their places."""
+    silent: dict[int, onnx.NodeProto] = {}
+    for k, node in enumerate(graph.node):
+        if node.op_type in _SILENT and node.domain in ("", "ai.onnx"):
+            silent[k] = onnx.NodeProto()
+            silent[k].CopyFrom(node)
+            same = onnx.helper.make_node("Identity", node.input[:1], node.output[:1], node.name)
+            node.CopyFrom(same)
+    return silent
 
 
 def infer(model: ir.Model) -> None:

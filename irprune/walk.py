@@ -6,8 +6,9 @@ it, so that `explain` can tell why a channel is coupled or stays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,9 @@ import onnx_ir as ir
 
 from irprune.balance import settled
 from irprune.errors import IrpruneError
+from irprune.inexact import INEXACT
 from irprune.labels import PINNED, Axis, Labelled, Labels, Rows, UnionFind, ids_of
+from irprune.norms import Norm, find_norms
 from irprune.ops import bodies, rule_for
 
 Dim = int | str | None
@@ -78,6 +81,7 @@ class Walk:
             ``inner`` the last, ``whole`` the first.
         choices: decisions of movement ops taken by an earlier walk.
         probing: leave the alternatives of every decision unpinned, to learn which survive.
+        allow: names of the inexact ops whose statistics may lose positions (`irprune.inexact`).
         tie: where only the counts of rows must be equal (groups of a convolution, heads), tie
             the same index of every row.
     """
@@ -88,9 +92,11 @@ class Walk:
         heads: Heads = "inner",
         choices: Mapping[str, int] | None = None,
         probing: bool = True,
+        allow: Collection[str] = (),
         tie: bool = False,
     ) -> None:
         self.graph = graph
+        self.allow = allow
         self.opset = graph.opset_imports.get("", 0)
         self.heads = heads
         self.choices = dict(choices or {})
@@ -239,6 +245,20 @@ class Walk:
             return
         self.pins.append(PinRecord(self._where, reason, ids))
         self.union_find.union(ids, np.zeros(1, dtype=np.int64))
+
+    def inexact(self, node: ir.Node, axis: Axis, reason: str) -> None:
+        """Keep an axis that a node takes statistics over, unless the policy allows the node.
+
+        The rule lists the axis in its `statistics` too.
+        """
+        norm = self._norms.get(node)
+        if any(name in self.allow for name in (INEXACT, node.op_type, norm and norm.name)):
+            return
+        self.pin(axis, reason if norm is None else f"{reason} of a {norm.name}")
+
+    @cached_property
+    def _norms(self) -> dict[ir.Node, Norm]:
+        return find_norms(self.graph)
 
     def pin_node(self, node: ir.Node, reason: str) -> None:
         """Keep every axis of every input and output of a node, for ``reason``."""

@@ -16,6 +16,7 @@ from irprune.channels import ChannelClasses, Channels, pin_reasons
 from irprune.cost import Cost, CostModel, input_symbols
 from irprune.errors import IrpruneError
 from irprune.groups import Group, Groups
+from irprune.inexact import checked, passed
 from irprune.labels import Labels
 from irprune.model import Model
 from irprune.ops import rule_for
@@ -71,6 +72,9 @@ class Prune(Pass):
     )
     seed: int | None = option(None, help="for criterion=random; default: the run's seed")
     heads: Heads = option("inner", help="which axis of a split channel axis carries channels")
+    allow: tuple[str, ...] = option(
+        (), help="inexact ops that may lose channels: op names, or inexact for all of them"
+    )
     tie: bool = option(
         False, help="remove the same indices from every convolution group and head, not as many"
     )
@@ -90,13 +94,19 @@ class Prune(Pass):
                 raise IrpruneError(f"{name}={value} must lie in (0, 1]: it is the part kept")
         if (self.align != "auto" and self.align < 1) or self.min < 1:
             raise IrpruneError("align and min must be at least 1")
+        checked(self.allow)
 
     def run(self, model: Model, context: Context) -> dict[str, Any]:
-        channels = context.get(ChannelClasses(self.heads, self.tie), model)
-        groups = context.get(Groups(self.heads, self.tie), model)
+        channels = context.get(ChannelClasses(self.heads, self.allow, self.tie), model)
+        groups = context.get(Groups(self.heads, self.allow, self.tie), model)
         alive = np.ones(channels.count, np.bool_)
         if model.pending is not None:
             alive = channels.keep_of(model.pending)
+            if channels.plan(alive).to_json()["axes"] != model.pending.to_json()["axes"]:
+                raise IrpruneError(
+                    "the pending plan removes channels that are coupled or pinned otherwise here",
+                    mend="compact it first, or use the same heads and allow",
+                )
         forced = _Overrides.load(self.overrides)
         forced.check(groups)
         members, fixed = self._members(channels, groups, alive, context)
@@ -119,6 +129,8 @@ class Prune(Pass):
             chosen, report = goal.choose(selection, counts, context)
         keep = selection.keep(chosen)
         model.pending = channels.plan(keep)
+        inexact = passed(channels.graph, model.pending)
+        assert self.allow or not inexact, f"{inexact} lose channels without leave"
         offered = np.unique(np.concatenate([c.alive.ravel() for c in candidates]))
         return {
             **report,
@@ -126,6 +138,7 @@ class Prune(Pass):
             "groups": len(candidates),
             "classes_removed": int((alive & ~keep).sum()),
             "classes": len(offered),
+            "inexact": inexact,
         }
 
     def _alignments(self, context: Context) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from norm_nets import NormNet
 from strategies import Net, value_of
 
 from irprune.errors import IrpruneError
@@ -13,6 +14,7 @@ from irprune.passbase import Context
 from irprune.plan import Plan
 from irprune.shapes import infer
 from irprune.structure import check
+from irprune.walk import dims_of
 
 
 def _net(batch: int | str = "N") -> Model:
@@ -159,3 +161,15 @@ def test_shapes_that_disagree_name_the_node() -> None:
     value_of(model, "y").producer().replace_input_with(0, value_of(model, "r"))
     with pytest.raises(IrpruneError, match=r"y\.MatMul \(MatMul\): shape inference failed"):
         infer(model.ir)
+
+
+def test_a_group_norm_has_the_shape_of_its_data() -> None:
+    """onnx infers not even a type for it."""
+    net = NormNet(21)
+    parameters = net.weight(4), net.weight(4)
+    net.op("GroupNormalization", net.image(4, "N"), *parameters, name="c", num_groups=2)
+    net.op("Relu", "c", name="y")
+    model = net.model()
+    assert dims_of(value_of(model, "c")) == ["N", 4, 4, 4]
+    assert [node.op_type for node in model.ir.graph] == ["Conv", "GroupNormalization", "Relu"]
+    check(model, Context())

@@ -111,7 +111,14 @@ def inputs(function: F) -> F:
 
 
 def analysis(function: F) -> F:
-    """The options of commands that look at the channel classes: `--after` and `--heads`."""
+    """The options of commands that look at the channel classes: `--after`, `--heads`, `--allow`."""
+    function = click.option(
+        "--allow",
+        default="",
+        callback=lambda _context, _option, text: tuple(filter(None, text.split(","))),
+        metavar="OP,...",
+        help="Inexact ops that may lose channels: op names, or inexact for all of them.",
+    )(function)
     function = click.option(
         "--heads",
         type=click.Choice(["inner", "whole"]),

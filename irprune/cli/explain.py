@@ -30,6 +30,7 @@ def explain(
     index: int | None,
     after: str,
     heads: Heads,
+    allow: tuple[str, ...],
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -38,7 +39,14 @@ def explain(
 
     settings = common.settings()
     facts = api.explain(
-        api.load(model), tensor, axis, index, settings=settings, after=after, heads=heads
+        api.load(model),
+        tensor,
+        axis,
+        index,
+        settings=settings,
+        after=after,
+        heads=heads,
+        allow=allow,
     )
     common.emit(facts, _text(facts), as_json)
 

@@ -50,7 +50,10 @@ def summary(report: dict[str, Any]) -> str:
         old, new = before[key], after[key]
         rows.append([name, quantity(old, unit), quantity(new, unit), share(new, old)])
     proofs = report.get("proof", [])
-    lines = [f"pipeline  {rows[0][1]}", table(rows[1:], indent=""), *map(proof_line, proofs)]
+    lines = [f"pipeline  {rows[0][1]}", table(rows[1:], indent="")]
+    if report["inexact"]:
+        lines.append(f"inexact: {counts(report['inexact'])} see the kept channels alone")
+    lines += map(proof_line, proofs)
     return "\n".join([*lines, *([] if proofs else ["not proved"])])
 
 
@@ -59,4 +62,11 @@ def proof_line(proof: dict[str, Any]) -> str:
     if proof["verdict"] != "proved":
         return f"{proof['verdict']}: {proof['claim']}: {proof['reason']}"
     facts = f"{proof['compared']} activations, {proof['seeds']} sample inputs"
+    if proof["inexact"]:
+        facts += f", gathered reference at {counts(proof['inexact'])}"
     return f"proved: {proof['claim']} ({facts}, largest error {proof['max_error']:.1e})"
+
+
+def counts(numbers: dict[str, int]) -> str:
+    """Counted names: `2 LRN, 12 Softmax`."""
+    return ", ".join(f"{count} {name}" for name, count in numbers.items())

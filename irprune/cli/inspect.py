@@ -29,6 +29,7 @@ def inspect(
     everything: bool,
     after: str,
     heads: Heads,
+    allow: tuple[str, ...],
     shapes: Mapping[str, tuple[int, ...]],
     feeds: Path | None,
     as_json: bool,
@@ -38,7 +39,7 @@ def inspect(
     from irprune import api
 
     settings = common.settings(0, shapes, feeds)
-    facts = api.inspect(api.load(model), settings=settings, after=after, heads=heads)
+    facts = api.inspect(api.load(model), settings=settings, after=after, heads=heads, allow=allow)
     common.emit(facts, _text(facts, None if everything else SHOWN), as_json)
 
 

@@ -1,4 +1,4 @@
-"""Reductions: a sum is a contraction; other statistics over channels are inexact and pin them."""
+"""Reductions: a sum is a contraction; other statistics over channels are inexact."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irprune.labels import Axis
-from irprune.ops.rule import Contraction, Rule
+from irprune.ops.rule import Contraction, Rule, Statistic
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -57,8 +57,8 @@ class ReduceSum(Rule):
         return tuple(Contraction(0, axis) for axis in reduced_axes(node) or ())
 
 
-class Statistic(Rule):
-    """Means, norms, extrema and products: inexact over channels, so the reduced axes stay."""
+class Reduction(Rule):
+    """Means, norms, extrema and products: inexact over the reduced axes."""
 
     ops = (
         *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean"),
@@ -73,8 +73,11 @@ class Statistic(Rule):
             return
         axes = walk.axes(node.inputs[0])
         for k in reduced:
-            walk.pin(axes[k], f"takes part in the statistic {node.op_type}")
+            walk.inexact(node, axes[k], f"takes part in the statistic {node.op_type}")
         walk.set(node.outputs[0], _remaining(node, axes, reduced))
+
+    def statistics(self, node: ir.Node) -> Sequence[Statistic]:
+        return tuple(Statistic(0, axis) for axis in reduced_axes(node) or ())
 
 
 class ArgExtremum(Rule):
@@ -89,4 +92,4 @@ class ArgExtremum(Rule):
         walk.set(node.outputs[0], _remaining(node, axes, [axis]))
 
 
-RULES = (ReduceSum(), Statistic(), ArgExtremum())
+RULES = (ReduceSum(), Reduction(), ArgExtremum())

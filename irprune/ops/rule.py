@@ -1,7 +1,8 @@
 """What every op rule provides, and what it may use: one rule object per op family member.
 
-A rule stands in one file with four adjacent parts (`propagate`, `contractions`, `rewrite`,
-`macs`); it holds no state. Weights are sliced generically by their labels, never by rules.
+A rule stands in one file with five adjacent parts (`propagate`, `contractions`, `statistics`,
+`rewrite`, `macs`); it holds no state. Weights are sliced generically by their labels, never by
+rules.
 """
 
 from __future__ import annotations
@@ -33,6 +34,22 @@ class Contraction:
     weight_axis: int = 0
 
 
+@dataclass(frozen=True)
+class Statistic:
+    """An op takes statistics over axis ``axis`` of its input number ``data``: it is inexact there.
+
+    ``along`` holds the (input number, axis) of parameters that run along with the axis, ``results``
+    the (output number, axis) of outputs that keep it. Where there is one statistic per block of
+    consecutive positions, all ``blocks`` must keep equally many.
+    """
+
+    data: int
+    axis: int
+    along: tuple[tuple[int, int], ...] = ()
+    results: tuple[tuple[int, int], ...] = ()
+    blocks: int = 1
+
+
 class Rule:
     """How one family of ops treats the channels of its inputs and outputs."""
 
@@ -54,12 +71,26 @@ class Rule:
         """Return the input axes that the op sums away."""
         return ()
 
+    def statistics(self, node: ir.Node) -> Sequence[Statistic]:
+        """Return the axes over which the op is inexact; `propagate` hands each to `Walk.inexact`.
+
+        Where such an axis loses positions, the proof applies the op to the kept ones alone.
+        """
+        return ()
+
     def rewrite(self, node: ir.Node, edit: Edit) -> None:
         """Repair attributes and shape inputs for the kept positions."""
 
     def macs(self, node: ir.Node, size: Size) -> int:
         """Return the multiply-accumulates of one inference as a function of kept lengths."""
         return 0
+
+
+def opset_of(node: ir.Node) -> int:
+    """Return the version of the default domain that the node's graph imports."""
+    graph = node.graph
+    assert graph is not None, "rules see nodes of a graph"
+    return graph.opset_imports.get("", 0)
 
 
 class Pin(Rule):

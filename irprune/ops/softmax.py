@@ -1,10 +1,11 @@
-"""Softmax, LogSoftmax, Hardmax and LRN take statistics over channels: inexact, so they pin."""
+"""Softmax, LogSoftmax, Hardmax and LRN take statistics over channels: they are inexact there."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from irprune.ops.rule import Rule
+from irprune.ops.rule import Rule, Statistic, opset_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -19,11 +20,20 @@ class Softmax(Rule):
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         axes = walk.axes(node.inputs[0])
-        trailing = walk.opset < 13
-        axis = node.attributes.get_int("axis", 1 if trailing else -1) % len(axes)
-        for labels in axes[axis:] if trailing else axes[axis : axis + 1]:
-            walk.pin(labels, f"is normalised by {node.op_type}")
+        for axis in self._axes(node):
+            walk.inexact(node, axes[axis], f"is normalised by {node.op_type}")
         walk.set(node.outputs[0], axes)
+
+    def statistics(self, node: ir.Node) -> Sequence[Statistic]:
+        return tuple(Statistic(0, axis, results=((0, axis),)) for axis in self._axes(node))
+
+    @staticmethod
+    def _axes(node: ir.Node) -> range:
+        data = node.inputs[0]
+        assert data is not None and data.shape is not None
+        trailing = opset_of(node) < 13
+        axis = node.attributes.get_int("axis", 1 if trailing else -1) % len(data.shape)
+        return range(axis, len(data.shape) if trailing else axis + 1)
 
 
 class LRN(Rule):
@@ -33,8 +43,11 @@ class LRN(Rule):
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         axes = walk.axes(node.inputs[0])
-        walk.pin(axes[1], "is normalised over neighbouring channels by LRN")
+        walk.inexact(node, axes[1], "is normalised over neighbouring channels by LRN")
         walk.set(node.outputs[0], axes)
+
+    def statistics(self, node: ir.Node) -> Sequence[Statistic]:
+        return (Statistic(0, 1, results=((0, 1),)),)
 
 
 RULES = (Softmax(), LRN())

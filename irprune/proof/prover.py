@@ -1,5 +1,8 @@
 """The proof that a pruned graph computes what its base computes with dropped channels masked.
 
+Ops that take statistics over dropped channels are inexact: there the reference applies the op to
+the kept channels alone, and the proof tells so.
+
 What must agree exactly (interface, shapes, weights, attributes) is compared first. Then both the
 pruned graph and the masked reference run on the same sample inputs, and every activation that
 both name must agree at its kept positions: ``max|a - b| / max|b|`` of each stays within a bound,
@@ -22,11 +25,12 @@ from __future__ import annotations
 
 import math
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from irprune.errors import IrpruneError
+from irprune.inexact import passed
 from irprune.proof import agreement
 from irprune.proof.compare import Comparison, Errors, Unfinished
 from irprune.proof.feeds import describe_feeds
@@ -81,6 +85,8 @@ class Proof:
     seeds: int = 0
     feeds: dict[str, dict[str, Any]] = field(default_factory=dict)
     mutants: tuple[MutantResult, ...] = ()
+    inexact: dict[str, int] = field(default_factory=dict)
+    """How many inexact ops of each name see kept positions alone, in the gathered reference."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields fit for JSON; errors that are not finite become None."""
@@ -138,9 +144,19 @@ def prove(
     with tempfile.TemporaryDirectory(prefix="irprune-proof-") as folder:
         try:
             comparison = Comparison(base, pruned, plan, context, Path(folder), tolerance)
-            return _numbers(comparison, base, seeds, tolerance)
+            proof = _numbers(comparison, base, seeds, tolerance)
+            return _told(proof, passed(base.graph, plan))
         except Unfinished as failure:
             return Proof("failed", str(failure), tolerance)
+
+
+def _told(proof: Proof, inexact: dict[str, int]) -> Proof:
+    """Return a proof that tells which inexact ops it took from the gathered reference."""
+    if not inexact:
+        return proof
+    ops = ", ".join(f"{count} {name}" for name, count in inexact.items())
+    reason = f"{proof.reason}; against the gathered reference at {ops}"
+    return replace(proof, reason=reason, inexact=inexact)
 
 
 def _shaped(model: ir.Model) -> ir.Model:

@@ -1,5 +1,8 @@
 """The masked reference: the base graph in which every contraction ignores the dropped channels.
 
+Inexact ops take their statistics over the kept channels: these are gathered before the op, and its
+result is scattered back.
+
 It is made from the base and the plan alone, so it cannot repeat a mistake of the compaction.
 """
 
@@ -16,6 +19,7 @@ from irprune.names import Names
 from irprune.ops import rule_for
 from irprune.ops.rule import Contraction
 from irprune.plan import Balanced, Kept, Mask, Plan, count, take
+from irprune.proof.gathered import Gatherer
 from irprune.walk import Dim, describe, dims_of
 
 _WHERE_SINCE = 9
@@ -28,17 +32,21 @@ def masked_reference(base: ir.Model, plan: Plan) -> ir.Model:
     The data input of every contraction that loses positions becomes `Where(kept, x, 0)`, with
     `kept` of shape `(1, ..., positions, ..., 1)`; so does the other operand where it is an
     activation too. Before opset 9, which has no Where, the data is multiplied by a 0/1 mask (the
-    same but for infinite and NaN data). Weights are shared with `base`.
+    same but for infinite and NaN data). An op that takes statistics over an axis that loses
+    positions reads `Gather(x, kept)`, so do the parameters along that axis, and its result is
+    zero at the dropped positions. Weights are shared with `base`.
 
     Raises:
         IrpruneError: the plan does not fit the base, or drops positions of only one operand of a
-            contraction.
+            contraction or of an inexact op.
     """
     check_plan(base, plan)
     model = base.clone()
     masker = _Masker(model.graph, plan)
     for node in list(model.graph):
+        losing = masker.gatherer.losing(node)  # before masks change what the node reads
         masker.mask(node)
+        masker.gatherer.apply(node, losing)
     return model
 
 
@@ -84,6 +92,7 @@ class _Masker:
         self._opset = graph.opset_imports.get("", 0)
         self._names = Names(graph)
         self._masked: dict[tuple[ir.Value, int, tuple[int, ...], bytes], ir.Value] = {}
+        self.gatherer = Gatherer(graph, plan, self._names, self._constant)
 
     def mask(self, node: ir.Node) -> None:
         """Mask every operand that the node sums over dropped positions of."""

@@ -1,16 +1,17 @@
-"""Reductions: a sum contracts, other statistics keep what they reduce."""
+"""Reductions: a sum contracts, other statistics keep what they reduce unless they are allowed."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from norm_nets import check_gathered
 from strategies import Dim, Net, batches, check_random_plan, seeds, ties, why
 
 from irprune.channels import analyse
-from irprune.ops.reduce import ArgExtremum, ReduceSum, Statistic
+from irprune.ops.reduce import ArgExtremum, ReduceSum, Reduction
 
-KINDS = [*ReduceSum.ops, *Statistic.ops]
+KINDS = [*ReduceSum.ops, *Reduction.ops]
 
 
 def _reduce(net: Net, kind: str, x: str, axes: list[int], **attributes: int) -> str:
@@ -28,7 +29,7 @@ def test_a_sum_over_channels_contracts_them() -> None:
     assert sites == [("Conv", 1), ("ReduceSum", 1)]
 
 
-@pytest.mark.parametrize("kind", Statistic.ops)
+@pytest.mark.parametrize("kind", Reduction.ops)
 @pytest.mark.parametrize("axes", [[1], [-3], [2, 1], []])
 def test_a_statistic_over_channels_keeps_them(kind: str, axes: list[int]) -> None:
     net = Net(13)
@@ -120,3 +121,30 @@ def test_random_sums_over_channels_stay_exact(
     net.op("Tanh", "c", name="y")
     trial = check_random_plan(net.model(), seed)
     assert all(ties(trial.model, ("p.w", 0))[0])
+
+
+@pytest.mark.parametrize("kind", Reduction.ops)
+@given(
+    axes=st.sampled_from([[1], [-3], [1, 2, 3], [3, 1], [0, 1]]),
+    keepdims=st.booleans(),
+    channels=st.integers(1, 6),
+    batch=batches,
+    opset=st.sampled_from([8, 11, 13, 18]),
+    seed=seeds,
+)
+@settings(max_examples=10)
+def test_random_statistics_over_channels_lose_some(
+    kind: str,
+    axes: list[int],
+    keepdims: bool,
+    channels: int,
+    batch: Dim,
+    opset: int,
+    seed: int,
+) -> None:
+    net = Net(opset, seed)
+    x = net.op("Softplus", net.image(channels, batch))
+    _reduce(net, kind, x, axes, keepdims=int(keepdims))
+    net.op("Tanh", "c", name="y")
+    trial = check_gathered(net.model(), seed, (kind,))
+    assert all(ties(trial.model, ("p.w", 0), channels=trial.channels)[0])

@@ -1,10 +1,11 @@
-"""Softmax, LogSoftmax, Hardmax and LRN keep what they normalise over, and nothing else."""
+"""Softmax, LogSoftmax, Hardmax and LRN keep what they normalise over, unless they are allowed."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from norm_nets import check_gathered
 from strategies import Dim, Net, batches, check_random_plan, seeds, ties, why
 
 KINDS = ["Softmax", "LogSoftmax", "Hardmax"]
@@ -61,7 +62,11 @@ def test_random_normalisations_stay_exact(
     x = net.op("MatMul", net.weight(channels, 4, name="m"), net.image(channels, batch))
     net.op(kind, net.linear(x, 4, channels, "n"), name="c", **_attributes(kind, axis))
     net.axes_op("ReduceSum", net.op("Sigmoid", "c"), [1, 2, 3], since=13, name="y")
-    check_random_plan(net.model(), seed)
+    model = net.model()
+    check_random_plan(model, seed)
+    trial = check_gathered(model, seed)
+    for site in (("p.w", 0), ("m", 0), ("n.w", 1)):
+        assert all(ties(model, site, channels=trial.channels)[0])
 
 
 def _attributes(kind: str, axis: int) -> dict[str, int]:
