@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -119,27 +120,71 @@ class Edit:
         self, node: ir.Node, index: int, value: ir.Value, lengths: Sequence[int | None]
     ) -> None:
         """Concat constants for the known elements with the computed ones for the dynamic."""
-        parts: list[ir.Value] = []
         before: list[ir.Node] = []
-        for k, length in enumerate(lengths):
-            if length is not None:
-                array = np.asarray([length], dtype=np.int64)
-                parts.append(self._initializer(f"{node.name}_length{k}", array))
-                continue
-            position = self._initializer(f"{node.name}_axis{k}", np.asarray([k], dtype=np.int64))
-            gather = ir.node("Gather", [value, position], {"axis": 0}, name=f"{node.name}_dim{k}")
-            self._name_output(gather, f"{node.name}_dim{k}", [1])
-            before.append(gather)
-            parts.append(gather.outputs[0])
-        concat = ir.node("Concat", parts, {"axis": 0}, name=f"{node.name}_shape")
-        self._name_output(concat, f"{node.name}_shape", [len(parts)])
-        self.graph.insert_before(node, [*before, concat])
-        node.replace_input_with(index, concat.outputs[0])
+        parts = self._patched(node, value, lengths, before)
+        if len(parts) > 1:
+            concat = ir.node("Concat", parts, {"axis": 0}, name=f"{node.name}_shape")
+            self._name_output(concat, f"{node.name}_shape", value.dtype, [len(lengths)])
+            before.append(concat)
+            parts = list(concat.outputs)
+        self.graph.insert_before(node, before)
+        node.replace_input_with(index, parts[0])
 
-    def _name_output(self, node: ir.Node, stem: str, shape: Sequence[int]) -> None:
+    def _patched(
+        self,
+        node: ir.Node,
+        value: ir.Value,
+        lengths: Sequence[int | None],
+        made: list[ir.Node],
+    ) -> list[ir.Value]:
+        """Return consecutive parts of a vector with its known elements replaced."""
+        if all(n is None for n in lengths):
+            return [value]
+        if all(n is not None for n in lengths):
+            dtype = np.dtype(np.int64) if value.dtype is None else value.dtype.numpy()
+            return [self._initializer(f"{node.name}_lengths", np.asarray(lengths, dtype))]
+        ends = self._concatenated(value)
+        if ends is not None:
+            return [
+                patched
+                for part, start, stop in ends
+                for patched in self._patched(node, part, lengths[start:stop], made)
+            ]
+        parts: list[ir.Value] = []
+        for computed, run in groupby(enumerate(lengths), lambda item: item[1] is None):
+            where = [k for k, _ in run]
+            if not computed:
+                numbers = lengths[where[0] : where[-1] + 1]
+                parts += self._patched(node, value, numbers, made)
+                continue
+            positions = self._initializer(f"{node.name}_axes", np.asarray(where, np.int64))
+            gather = ir.node("Gather", [value, positions], {"axis": 0}, name=f"{node.name}_dims")
+            self._name_output(gather, f"{node.name}_dims", value.dtype, [len(where)])
+            made.append(gather)
+            parts.append(gather.outputs[0])
+        return parts
+
+    @staticmethod
+    def _concatenated(value: ir.Value) -> list[tuple[ir.Value, int, int]] | None:
+        """Return the parts of a concatenated vector and where each starts and stops."""
+        node = value.producer()
+        if node is None or node.op_type != "Concat" or node.domain:
+            return None
+        found, start = [], 0
+        for part in node.inputs:
+            dims = None if part is None else dims_of(part)
+            if part is None or dims is None or len(dims) != 1 or not isinstance(dims[0], int):
+                return None
+            found.append((part, start, start + dims[0]))
+            start += dims[0]
+        return found
+
+    def _name_output(
+        self, node: ir.Node, stem: str, dtype: ir.DataType | None, shape: Sequence[int]
+    ) -> None:
         output = node.outputs[0]
         output.name = self._names.value(stem)
-        output.dtype = ir.DataType.INT64
+        output.dtype = dtype or ir.DataType.INT64
         output.shape = ir.Shape(shape)
 
     def _initializer(self, stem: str, array: np.ndarray) -> ir.Value:

@@ -159,12 +159,10 @@ def reshape_axes(
         lengths = [d for d in dims if isinstance(d, int)]
         known = [p for p in parts if p is not None]
         if len(known) < len(parts) or len(lengths) < len(dims) or not parts:
-            for part in known:
-                walk.pin(part, "is reshaped together with a dynamic axis")
-            for k in outer:
-                dim = target[k]
-                result[k] = walk.fresh(dim) if isinstance(dim, int) else None
-                walk.pin(result[k], "is reshaped together with a dynamic axis")
+            for k, axis in zip(
+                outer, _dynamic(walk, parts, dims, f"{key}{outer.start}"), strict=True
+            ):
+                result[k] = axis
             continue
         joint = _joint(walk, known, f"{key}merge{inner.start}")
         for k, axis in zip(
@@ -172,6 +170,38 @@ def reshape_axes(
         ):
             result[k] = axis
     return result
+
+
+def _dynamic(walk: Walk, parts: Sequence[Axis], dims: Sequence[Dim], key: str) -> list[Axis]:
+    """Return the labels of a segment with dynamic axes: only its last axes can be followed.
+
+    In row-major order a position among the last S of the input is, modulo T, one among the last T
+    of the output, whatever stands before them, where S is a multiple of T or T one of S.
+    """
+    result: list[Axis] = [walk.fresh(d) if isinstance(d, int) else None for d in dims]
+    tail, last = _tail([None if part is None else len(part) for part in parts]), _tail(dims)
+    size, length = prod(tail), prod(last)
+    if not (tail and last and size * length) or (size % length and length % size):
+        tail, last = [], []
+    start, stop = len(parts) - len(tail), len(dims) - len(last)
+    for axis in (*parts[:start], *result[:stop]):
+        walk.pin(axis, "is reshaped together with a dynamic axis")
+    if tail:
+        joint = _joint(walk, [part for part in parts[start:] if part is not None], f"{key}merge")
+        period = joint[: min(size, length)]
+        walk.unify(np.resize(period, size), joint)
+        result[stop:] = factorise(walk, np.resize(period, length), last, f"{key}split")
+    return result
+
+
+def _tail(dims: Sequence[Dim]) -> list[int]:
+    """Return the lengths of the last axes, from the last dynamic one on."""
+    known: list[int] = []
+    for dim in reversed(dims):
+        if not isinstance(dim, int):
+            break
+        known.insert(0, dim)
+    return known
 
 
 class Reshape(Rule):
