@@ -60,11 +60,12 @@ def inferred(model: ir.Model) -> onnx.ModelProto:
 def infer(model: ir.Model) -> None:
     """Give every value of the main graph its inferred type and shape, in place.
 
-    Shapes that onnx cannot infer become unknown; those of graph outputs keep the names of
-    their symbolic dimensions. Raises IrpruneError on a conflict.
+    Shapes that onnx cannot infer become unknown. Graph outputs keep the dimensions that they
+    state; one without a shape gets the inferred one. Raises IrpruneError on a conflict.
     """
     proto = inferred(model)
     infos = {info.name: info.type for info in proto.graph.value_info}
+    outputs = {info.name: info.type for info in proto.graph.output}
     declared = set(model.graph.outputs)
     for node in model.graph:
         for value in node.outputs:
@@ -74,6 +75,17 @@ def infer(model: ir.Model) -> None:
                 value.shape = ir.serde.deserialize_type_proto_for_shape(info)
             elif value not in declared:
                 value.shape = None
+            elif value.shape is None:
+                value.shape = anonymous(
+                    ir.serde.deserialize_type_proto_for_shape(outputs[value.name or ""])
+                )
+
+
+def anonymous(shape: ir.Shape | None) -> ir.Shape | None:
+    """Return a shape without the names of its dynamic axes: a graph output states none of ours."""
+    if shape is None:
+        return None
+    return ir.Shape([dim if isinstance(dim, int) else None for dim in shape.dims])
 
 
 def _reason(text: str) -> str:

@@ -24,6 +24,7 @@ from irprune.folding.values import (
     partial_of,
     partial_outputs,
 )
+from irprune.shapes import anonymous
 from irprune.walk import describe
 
 MOST_ELEMENTS = 1 << 10
@@ -218,9 +219,11 @@ class Knowledge:
         )
 
     def _narrow(self, value: ir.Value, shape: ir.Shape | None) -> None:
-        """Take over what a shape adds to that of a value; graph outputs keep theirs."""
+        """Take over what a shape adds to that of a value; graph outputs keep what they state."""
         old = value.shape
-        if shape is None or value.is_graph_output() or (old and len(old) != len(shape)):
+        if value.is_graph_output():
+            shape = anonymous(shape) if old is None else None
+        if shape is None or (old is not None and len(old) != len(shape)):
             return
         before = [None] * len(shape) if old is None else [_dim(d) for d in old.dims]
         after = [
