@@ -123,7 +123,8 @@ class Edit:
         before: list[ir.Node] = []
         parts = self._patched(node, value, lengths, before)
         if len(parts) > 1:
-            concat = ir.node("Concat", parts, {"axis": 0}, name=f"{node.name}_shape")
+            name = self._names.node(f"{node.name}_shape")
+            concat = ir.node("Concat", parts, {"axis": 0}, name=name)
             self._name_output(concat, f"{node.name}_shape", value.dtype, [len(lengths)])
             before.append(concat)
             parts = list(concat.outputs)
@@ -158,7 +159,8 @@ class Edit:
                 parts += self._patched(node, value, numbers, made)
                 continue
             positions = self._initializer(f"{node.name}_axes", np.asarray(where, np.int64))
-            gather = ir.node("Gather", [value, positions], {"axis": 0}, name=f"{node.name}_dims")
+            name = self._names.node(f"{node.name}_dims")
+            gather = ir.node("Gather", [value, positions], {"axis": 0}, name=name)
             self._name_output(gather, f"{node.name}_dims", value.dtype, [len(where)])
             made.append(gather)
             parts.append(gather.outputs[0])

@@ -85,6 +85,38 @@ def test_axes_that_are_computed_pin_everything() -> None:
 
 
 @given(
+    start=st.integers(-7, 7),
+    end=st.one_of(st.integers(-7, 7), st.just(LAST)),
+    step=st.sampled_from([1, -1]),
+    channels=st.integers(1, 6),
+    batch=batches,
+    small=st.booleans(),
+    seed=seeds,
+)
+def test_random_slices_beside_a_computed_one_stay_exact(
+    start: int, end: int, step: int, channels: int, batch: Dim, small: bool, seed: int
+) -> None:
+    """Rows are cut at a length that another input has; the bounds are of one type."""
+    end = min(end, 2**31 - 1)
+    length = len(range(channels)[slice(start, None if step < 0 and end < -channels else end, step)])
+    assume(length > 0)
+    net = Net(17, seed)
+    dtype = np.int32 if small else np.int64
+    rows = net.op("Gather", net.op("Shape", net.input("T", name="o")), net.ints(0))
+    rows = net.op("Cast", rows, to=6 if small else 7)
+    ends = net.op("Concat", rows, net.constant(np.array([end], dtype)), axis=0)
+    starts, axes, steps = (
+        net.constant(np.array(n, dtype)) for n in ([0, start], [2, 1], [1, step])
+    )
+    net.op("Slice", net.image(channels, batch), starts, ends, axes, steps, name="c")
+    net.consume("c", 4, 1, length)
+    model = net.model()
+    Normalize().run(model, Context())
+    trial = check_random_plan(model, seed)
+    assert all(ties(trial.model, ("c", 1))[0])
+
+
+@given(
     bounds=st.lists(
         st.tuples(st.integers(-7, 7), st.one_of(st.integers(-7, 7), st.just(LAST))),
         min_size=1,
