@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from irprune.elements import elements_of
 from irprune.names import Names
 from irprune.plan import Plan
 from irprune.walk import constant_of, dims_of
@@ -100,21 +101,21 @@ class Edit:
     ) -> None:
         """Repair a shape-like input: known lengths become constants, dynamic ones stay computed.
 
-        ``lengths`` has one entry per element of the input. Elements of a constant shape whose
-        value is in ``keep`` have a meaning of their own there (-1, 0) and stay.
+        ``lengths`` has one entry per element of the input. Constant elements whose value is in
+        ``keep`` have a meaning of their own there (-1, 0) and stay.
         """
         value = node.inputs[index]
-        old = self.constant(value)
-        if old is not None:
-            new = [
-                int(o) if o in keep or n is None else n
-                for o, n in zip(old.tolist(), lengths, strict=True)
-            ]
-            if new != old.tolist():
-                self.set_constant(node, index, new)
+        known = elements_of(value) or [None] * len(lengths)
+        new = [
+            o if o is not None and (n is None or o in keep) else n
+            for o, n in zip(known, lengths, strict=True)
+        ]
+        if new == known:
             return
-        assert value is not None
-        self._patch_computed(node, index, value, lengths)
+        if self.constant(value) is not None:
+            self.set_constant(node, index, [n for n in new if n is not None])
+        elif value is not None:
+            self._patch_computed(node, index, value, new)
 
     def _patch_computed(
         self, node: ir.Node, index: int, value: ir.Value, lengths: Sequence[int | None]

@@ -46,6 +46,7 @@ def _edited(model: Model, lengths: Sequence[int | None]) -> list[str]:
         ("ccd", [7, 8, None], (7, 8, 5), 1),
         ("ccc", [7, 3, 9], (7, 3, 9), 0),
         ("ddd", [None, 4, None], (5, 4, 5), 3),
+        ("cdc", [None, None, 9], (2, 5, 9), 1),
         ("d", [None], (5,), 1),
     ],
 )
@@ -66,6 +67,22 @@ def test_a_vector_that_is_no_concatenation_is_taken_apart() -> None:
     ops = _edited(model, [None, None, 3, None])
     assert ops == ["Gather", "Gather", "Concat", "ConstantOfShape"]
     assert run(proto_of(model), {"d": np.full(4, 2, np.int64)})["y"].shape == (2, 2, 3, 2)
+
+
+def test_what_stays_the_same_is_not_patched() -> None:
+    model = _net("cdc")
+    assert _edited(model, [2, None, None]) == ["Gather", "Concat", "ConstantOfShape"]
+
+
+def test_elements_with_a_meaning_of_their_own_stay() -> None:
+    net = Net()
+    given = net.input(1, name="d", dtype=TensorProto.INT64)
+    net.op("Concat", net.ints(-1, 6), given, axis=0, name="shape")
+    net.op("Reshape", net.input(4, 3, "T", name="x"), "shape", name="y")
+    model = net.model()
+    node = next(n for n in model.ir.graph if n.op_type == "Reshape")
+    Edit(model.ir.graph, Plan()).set_shape_input(node, 1, [2, 3, None], keep=(-1,))
+    assert elements_of(node.inputs[1]) == [-1, 3, None]
 
 
 def test_elements_of_vectors() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from irprune.folding.values import Call, Length, Lookup, Unknown, dim_elements
-from irprune.ops.resize import scales
+from irprune.ops.resize import mode, scales
 
 Dims = list[int | str | None]
 """An output shape: lengths, names of dynamic axes, None where neither is known."""
@@ -49,13 +49,20 @@ def _dim(element: Any, least: int = 0) -> int | str | None:
 
 
 def _expand(call: Call) -> Dims:
-    """Lengths above 1 are those of the output; any other may be that of the data."""
-    data, asked = _data(call), call.partial(1).ravel()
-    ones: Dims = [1] * (len(asked) - len(data))
+    """The shapes of the data and of the input are broadcast against each other."""
+    data, asked = _data(call), call.partial(1).ravel().tolist()
+    rank = max(len(data), len(asked))
+    pairs = zip(
+        [*[1] * (rank - len(data)), *data], [*[1] * (rank - len(asked)), *asked], strict=True
+    )
     return [
-        _dim(e) if d == 1 else e if isinstance(e, int) and e > 1 else None
-        for d, e in zip([*ones, *data[-len(asked) :]], asked, strict=True)
+        _dim(e) if d == 1 else d if isinstance(d, int) or e == 1 else e if _above_1(e) else None
+        for d, e in pairs
     ]
+
+
+def _above_1(element: Any) -> bool:
+    return isinstance(element, int) and element > 1
 
 
 def _resize(call: Call) -> Dims:
@@ -64,6 +71,8 @@ def _resize(call: Call) -> Dims:
         raise Unknown
     if call.has(3):
         return _asked(3, 1)(call)
+    if mode(call.node) == "tf_crop_and_resize":  # the region of interest scales as well
+        raise Unknown
     dims = _data(call)
     return [d if s == 1 else None for d, s in zip(dims, scales(call.node, len(dims)), strict=True)]
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _SIZES = 3
 
 
-def _mode(node: ir.Node) -> str:
+def mode(node: ir.Node) -> str:
+    """Return the coordinate transformation mode, empty where none is named."""
     return node.attributes.get_string("coordinate_transformation_mode", "") or ""
 
 
@@ -59,7 +60,7 @@ class Resize(Rule):
         result: list[Axis] = []
         axes = walk.axes(data)
         factors = scales(node, len(axes))
-        crops = _mode(node) == "tf_crop_and_resize"
+        crops = mode(node) == "tf_crop_and_resize"
         # The first two axes are batch and channels by every exporter's convention; any axis
         # whose length is unchanged could still be resampled, so the others stay.
         for k, (axis, before, after) in enumerate(

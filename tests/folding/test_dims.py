@@ -41,6 +41,7 @@ def _learnt(body: str, opset: int = 17) -> list[Dim] | None:
 @pytest.mark.parametrize(
     ("body", "dims"),
     [
+        ("t = Concat<axis = 0>(row, i1) c = Expand(x, t)", ["N", 6, None, 5]),
         ("t = Concat<axis = 0>(n, six, row) c = ConstantOfShape(t)", ["N", 6, None]),
         ("t = Concat<axis = 0>(n, i3, i2, row) c = Reshape(x, t)", ["N", 3, 2, None]),
         ("t = Concat<axis = 0>(n, six, m, row) c = Reshape(x, t)", ["N", 6, None, None]),
@@ -80,6 +81,8 @@ def test_the_first_two_axes_stay_where_upsample_scales_the_others() -> None:
     "body",
     [
         "c = Pad(x, r)",
+        "t = Concat<axis = 0>(ones, f) q = Cast<to = 1>(r) "
+        'c = Resize<coordinate_transformation_mode = "tf_crop_and_resize">(x, q, t)',
         "t = Gather(r, channels_rows) c = Slice(x, i0, i1, row)",
         "t = Gather(r, nothing) c = Tile(x, t)",
         "t = Gather(r, nothing) c = Expand(x, t)",
