@@ -45,6 +45,7 @@ def inferred(model: ir.Model) -> onnx.ModelProto:
     """
     proto = skeleton(model)
     del proto.graph.value_info[:]
+    _name_dims(proto)
     try:
         return onnx.shape_inference.infer_shapes(
             proto, check_type=True, strict_mode=True, data_prop=True
@@ -55,6 +56,27 @@ def inferred(model: ir.Model) -> onnx.ModelProto:
             node=_blamed(str(error)),
             mend="the model's shapes disagree; check it with onnx.checker",
         ) from error
+
+
+def unnamed(value: str, axis: int) -> str:
+    """Return how inference names an axis of a graph input that has neither length nor name."""
+    return f"{value}[{axis}]"
+
+
+def _name_dims(proto: onnx.ModelProto) -> None:
+    """Name the unnamed dimensions of graph inputs, so that they are followed like others."""
+    infos = (*proto.graph.input, *proto.graph.output)
+    declared = {dim.dim_param for info in infos for dim in info.type.tensor_type.shape.dim}
+    for info in proto.graph.input:
+        for axis, dim in enumerate(info.type.tensor_type.shape.dim):
+            if dim.WhichOneof("value") is None:
+                dim.dim_param = unnamed(info.name, axis)
+                if dim.dim_param in declared:
+                    raise IrpruneError(
+                        f"a dimension is named {dim.dim_param}, like the unnamed axis {axis} of "
+                        f"input {info.name}",
+                        mend="give the axes of the graph inputs other names",
+                    )
 
 
 def infer(model: ir.Model) -> None:

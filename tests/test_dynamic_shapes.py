@@ -38,8 +38,14 @@ class Case:
     loses: Sequence[tuple[str, int]]
     opset: int = 17
 
-    def original(self) -> Model:
-        return Model.from_proto(weighted(self.text, self.opset))
+    def original(self, named: bool = True) -> Model:
+        """The network with random weights; dimensions may be unnamed as well."""
+        proto = weighted(self.text, self.opset)
+        for info in () if named else (*proto.graph.input, *proto.graph.output):
+            for dim in info.type.tensor_type.shape.dim:
+                if dim.dim_param:
+                    dim.ClearField("dim_param")
+        return Model.from_proto(proto)
 
 
 def weighted(text: str, opset: int) -> ModelProto:
@@ -258,10 +264,13 @@ def _pruned(model: Model, runner: OrtRunner) -> Model:
     return work
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
 @pytest.mark.parametrize("name", CASES)
-def test_the_pruned_network_is_proved_at_every_size(name: str, runner: OrtRunner) -> None:
+def test_the_pruned_network_is_proved_at_every_size(
+    name: str, named: bool, runner: OrtRunner
+) -> None:
     case = CASES[name]
-    original = case.original()
+    original = case.original(named)
     small = _pruned(original, runner)
     assert small.base is not None and small.plan is not None
     for weight, axis in case.loses:

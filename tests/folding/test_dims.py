@@ -9,6 +9,7 @@ from irprune import shapes
 from irprune.errors import IrpruneError
 from irprune.folding.dims import FOLLOWED
 from irprune.folding.learning import Knowledge
+from irprune.folding.values import dim_elements
 from irprune.model import Model
 from irprune.walk import Dim, dims_of
 
@@ -106,3 +107,34 @@ def test_a_wrong_shape_is_refused() -> None:
 def test_every_followed_op_has_a_case() -> None:
     cases = {"ConstantOfShape", "Expand", "Pad", "Reshape", "Resize", "Slice", "Tile", "Upsample"}
     assert cases == FOLLOWED
+
+
+def test_unnamed_axes_of_inputs_are_told_apart() -> None:
+    """An element-wise op keeps the axis of its input, and Shape reads the same; not another's."""
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[?, ?] x, float[?, 2] o) => (float[?, ?] y, float[?, 2] z, int64[2] s) {
+        a = Neg(x)
+        y = Neg(a)
+        c = Neg(o)
+        z = Neg(c)
+        s = Shape(x)
+    }"""
+    model = Model.from_proto(parser.parse_model(text))
+    shapes.infer(model.ir)
+    values = {v.name: v for node in model.ir.graph for v in node.outputs}
+    assert [dims_of(values[name]) for name in ("a", "c")] == [["x[0]", "x[1]"], ["o[0]", 2]]
+    (first, second) = dim_elements(model.ir.graph.inputs[0])
+    assert first == dim_elements(values["a"])[0] != second
+    assert first != dim_elements(values["c"])[0]
+    assert [dims_of(v) for v in model.ir.graph.inputs] == [[None, None], [None, 2]]
+    assert dims_of(values["z"]) == [None, 2]
+
+
+def test_a_name_that_inference_would_give_is_refused() -> None:
+    proto = parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[?] x, float[N] o) => (float[N] z) '
+        "{ z = Add(x, o) }"
+    )
+    proto.graph.input[1].type.tensor_type.shape.dim[0].dim_param = "x[0]"
+    with pytest.raises(IrpruneError, match=r"a dimension is named x\[0\], like the unnamed axis 0"):
+        shapes.infer(Model.from_proto(proto).ir)
