@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from irprune.elements import elements_of
 from irprune.labels import Axis, Labels
 from irprune.ops.rule import Rule
 
@@ -184,8 +185,10 @@ def _dynamic(walk: Walk, parts: Sequence[Axis], dims: Sequence[Dim], key: str) -
     if not (tail and last and size * length) or (size % length and length % size):
         tail, last = [], []
     start, stop = len(parts) - len(tail), len(dims) - len(last)
+    added = "is an axis of one position that a reshape adds"
+    reason = "is reshaped together with a dynamic axis" if parts else added
     for axis in (*parts[:start], *result[:stop]):
-        walk.pin(axis, "is reshaped together with a dynamic axis")
+        walk.pin(axis, reason)
     if tail:
         joint = _joint(walk, [part for part in parts[start:] if part is not None], f"{key}merge")
         period = joint[: min(size, length)]
@@ -204,6 +207,23 @@ def _tail(dims: Sequence[Dim]) -> list[int]:
     return known
 
 
+def _same_axes(node: ir.Node, source: list[Dim], target: list[Dim]) -> tuple[list[Dim], list[Dim]]:
+    """Name the unknown dimensions that a Squeeze or Unsqueeze keeps, so that they match."""
+    axes: Sequence[int | None] | None = node.attributes.get_ints("axes")
+    if axes is None and len(node.inputs) > 1:
+        axes = elements_of(node.inputs[1])
+    rank = max(len(source), len(target))
+    if axes is None or None in axes or abs(len(source) - len(target)) != len(axes):
+        return source, target
+    changed = {axis % rank for axis in axes if axis is not None}
+    shorter, longer = sorted((source, target), key=len)
+    kept = [k for k in range(rank) if k not in changed]
+    for short, long in enumerate(kept):
+        if shorter[short] is None and longer[long] is None:
+            shorter[short] = longer[long] = f"axis {long} of {node.name}"
+    return source, target
+
+
 class Reshape(Rule):
     """Reshape, Flatten, Squeeze and Unsqueeze differ only in how they name the output shape."""
 
@@ -213,7 +233,10 @@ class Reshape(Rule):
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         data, output = node.inputs[0], node.outputs[0]
         assert data is not None
-        walk.set(output, reshape_axes(walk, walk.axes(data), walk.dims(data), walk.dims(output)))
+        source, target = walk.dims(data), walk.dims(output)
+        if node.op_type in ("Squeeze", "Unsqueeze"):
+            source, target = _same_axes(node, source, target)
+        walk.set(output, reshape_axes(walk, walk.axes(data), source, target))
 
     def rewrite(self, node: ir.Node, edit: Edit) -> None:
         if node.op_type == "Reshape" and edit.touched(node):

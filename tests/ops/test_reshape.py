@@ -6,6 +6,7 @@ from itertools import pairwise
 from math import prod
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,6 +137,20 @@ def test_a_channel_shuffle_ties_the_same_index_of_every_group() -> None:
     net.consume("c", 4, 1, 6)
     rows = ties(net.model(), ("p.w", 0), ("y.w", 1))
     assert rows == [[1, 2, 3, 1, 2, 3], [1, 1, 2, 2, 3, 3]]
+
+
+def test_unknown_dimensions_beside_a_squeeze_stay_apart() -> None:
+    """The channels stand between two dimensions without names; the axes tell which is which."""
+    net = Net()
+    x = net.op("Transpose", net.tokens(4, "N", "T"), perm=[0, 2, 1], name="t")
+    u = net.op("Unsqueeze", x, net.ints(3, 1), name="u")
+    net.op("Squeeze", u, net.ints(-2), name="c")
+    net.op("ReduceMax", "c", axes=[0, 1, 3], keepdims=0, name="m")
+    net.linear("m", 4, 2, "y")
+    model = net.model()
+    for value in (value_of(model, "t"), value_of(model, "u"), value_of(model, "c")):
+        value.shape = ir.Shape([d if isinstance(d, int) else None for d in value.shape.dims])
+    assert ties(model, ("p.w", 1), ("u", 2), ("c", 2)) == [[1, 2, 3, 4]] * 3
 
 
 def test_an_axis_of_one_position_that_vanishes_in_a_merge_stays() -> None:
