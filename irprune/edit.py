@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from irprune.elements import elements_of
 from irprune.names import Names
 from irprune.plan import Kept, Mask, Plan, first_row
 from irprune.walk import constant_of, dims_of
@@ -101,47 +103,93 @@ class Edit:
     ) -> None:
         """Repair a shape-like input: known lengths become constants, dynamic ones stay computed.
 
-        ``lengths`` has one entry per element of the input. Elements of a constant shape whose
-        value is in ``keep`` have a meaning of their own there (-1, 0) and stay.
+        ``lengths`` has one entry per element of the input. Constant elements whose value is in
+        ``keep`` have a meaning of their own there (-1, 0) and stay.
         """
         value = node.inputs[index]
-        old = self.constant(value)
-        if old is not None:
-            new = [
-                int(o) if o in keep or n is None else n
-                for o, n in zip(old.tolist(), lengths, strict=True)
-            ]
-            if new != old.tolist():
-                self.set_constant(node, index, new)
+        known = elements_of(value) or [None] * len(lengths)
+        new = [
+            o if o is not None and (n is None or o in keep) else n
+            for o, n in zip(known, lengths, strict=True)
+        ]
+        if new == known:
             return
-        assert value is not None
-        self._patch_computed(node, index, value, lengths)
+        if self.constant(value) is not None:
+            self.set_constant(node, index, [n for n in new if n is not None])
+        elif value is not None:
+            self._patch_computed(node, index, value, new)
 
     def _patch_computed(
         self, node: ir.Node, index: int, value: ir.Value, lengths: Sequence[int | None]
     ) -> None:
         """Concat constants for the known elements with the computed ones for the dynamic."""
-        parts: list[ir.Value] = []
         before: list[ir.Node] = []
-        for k, length in enumerate(lengths):
-            if length is not None:
-                array = np.asarray([length], dtype=np.int64)
-                parts.append(self._initializer(f"{node.name}_length{k}", array))
-                continue
-            position = self._initializer(f"{node.name}_axis{k}", np.asarray([k], dtype=np.int64))
-            gather = ir.node("Gather", [value, position], {"axis": 0}, name=f"{node.name}_dim{k}")
-            self._name_output(gather, f"{node.name}_dim{k}", [1])
-            before.append(gather)
-            parts.append(gather.outputs[0])
-        concat = ir.node("Concat", parts, {"axis": 0}, name=f"{node.name}_shape")
-        self._name_output(concat, f"{node.name}_shape", [len(parts)])
-        self.graph.insert_before(node, [*before, concat])
-        node.replace_input_with(index, concat.outputs[0])
+        parts = self._patched(node, value, lengths, before)
+        if len(parts) > 1:
+            name = self._names.node(f"{node.name}_shape")
+            concat = ir.node("Concat", parts, {"axis": 0}, name=name)
+            self._name_output(concat, f"{node.name}_shape", value.dtype, [len(lengths)])
+            before.append(concat)
+            parts = list(concat.outputs)
+        self.graph.insert_before(node, before)
+        node.replace_input_with(index, parts[0])
 
-    def _name_output(self, node: ir.Node, stem: str, shape: Sequence[int]) -> None:
+    def _patched(
+        self,
+        node: ir.Node,
+        value: ir.Value,
+        lengths: Sequence[int | None],
+        made: list[ir.Node],
+    ) -> list[ir.Value]:
+        """Return consecutive parts of a vector with its known elements replaced."""
+        if all(n is None for n in lengths):
+            return [value]
+        if all(n is not None for n in lengths):
+            dtype = np.dtype(np.int64) if value.dtype is None else value.dtype.numpy()
+            return [self._initializer(f"{node.name}_lengths", np.asarray(lengths, dtype))]
+        ends = self._concatenated(value)
+        if ends is not None:
+            return [
+                patched
+                for part, start, stop in ends
+                for patched in self._patched(node, part, lengths[start:stop], made)
+            ]
+        parts: list[ir.Value] = []
+        for computed, run in groupby(enumerate(lengths), lambda item: item[1] is None):
+            where = [k for k, _ in run]
+            if not computed:
+                numbers = lengths[where[0] : where[-1] + 1]
+                parts += self._patched(node, value, numbers, made)
+                continue
+            positions = self._initializer(f"{node.name}_axes", np.asarray(where, np.int64))
+            name = self._names.node(f"{node.name}_dims")
+            gather = ir.node("Gather", [value, positions], {"axis": 0}, name=name)
+            self._name_output(gather, f"{node.name}_dims", value.dtype, [len(where)])
+            made.append(gather)
+            parts.append(gather.outputs[0])
+        return parts
+
+    @staticmethod
+    def _concatenated(value: ir.Value) -> list[tuple[ir.Value, int, int]] | None:
+        """Return the parts of a concatenated vector and where each starts and stops."""
+        node = value.producer()
+        if node is None or node.op_type != "Concat" or node.domain:
+            return None
+        found, start = [], 0
+        for part in node.inputs:
+            dims = None if part is None else dims_of(part)
+            if part is None or dims is None or len(dims) != 1 or not isinstance(dims[0], int):
+                return None
+            found.append((part, start, start + dims[0]))
+            start += dims[0]
+        return found
+
+    def _name_output(
+        self, node: ir.Node, stem: str, dtype: ir.DataType | None, shape: Sequence[int]
+    ) -> None:
         output = node.outputs[0]
         output.name = self._names.value(stem)
-        output.dtype = ir.DataType.INT64
+        output.dtype = dtype or ir.DataType.INT64
         output.shape = ir.Shape(shape)
 
     def _initializer(self, stem: str, array: np.ndarray) -> ir.Value:

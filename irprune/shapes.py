@@ -49,6 +49,7 @@ def inferred(model: ir.Model) -> onnx.ModelProto:
     proto = skeleton(model)
     del proto.graph.value_info[:]
     silent = _set_aside(proto.graph)
+    _name_dims(proto)
     try:
         result = onnx.shape_inference.infer_shapes(
             proto, check_type=True, strict_mode=True, data_prop=True
@@ -76,14 +77,36 @@ def _set_aside(graph: onnx.GraphProto) -> dict[int, onnx.NodeProto]:
     return silent
 
 
+def unnamed(value: str, axis: int) -> str:
+    """Return how inference names an axis of a graph input that has neither length nor name."""
+    return f"{value}[{axis}]"
+
+
+def _name_dims(proto: onnx.ModelProto) -> None:
+    """Name the unnamed dimensions of graph inputs, so that they are followed like others."""
+    infos = (*proto.graph.input, *proto.graph.output)
+    declared = {dim.dim_param for info in infos for dim in info.type.tensor_type.shape.dim}
+    for info in proto.graph.input:
+        for axis, dim in enumerate(info.type.tensor_type.shape.dim):
+            if dim.WhichOneof("value") is None:
+                dim.dim_param = unnamed(info.name, axis)
+                if dim.dim_param in declared:
+                    raise IrpruneError(
+                        f"a dimension is named {dim.dim_param}, like the unnamed axis {axis} of "
+                        f"input {info.name}",
+                        mend="give the axes of the graph inputs other names",
+                    )
+
+
 def infer(model: ir.Model) -> None:
     """Give every value of the main graph its inferred type and shape, in place.
 
-    Shapes that onnx cannot infer become unknown; those of graph outputs keep the names of
-    their symbolic dimensions. Raises IrpruneError on a conflict.
+    Shapes that onnx cannot infer become unknown. Graph outputs keep the dimensions that they
+    state; one without a shape gets the inferred one. Raises IrpruneError on a conflict.
     """
     proto = inferred(model)
     infos = {info.name: info.type for info in proto.graph.value_info}
+    outputs = {info.name: info.type for info in proto.graph.output}
     declared = set(model.graph.outputs)
     for node in model.graph:
         for value in node.outputs:
@@ -93,6 +116,17 @@ def infer(model: ir.Model) -> None:
                 value.shape = ir.serde.deserialize_type_proto_for_shape(info)
             elif value not in declared:
                 value.shape = None
+            elif value.shape is None:
+                value.shape = anonymous(
+                    ir.serde.deserialize_type_proto_for_shape(outputs[value.name or ""])
+                )
+
+
+def anonymous(shape: ir.Shape | None) -> ir.Shape | None:
+    """Return a shape without the names of its dynamic axes: a graph output states none of ours."""
+    if shape is None:
+        return None
+    return ir.Shape([dim if isinstance(dim, int) else None for dim in shape.dims])
 
 
 def _reason(text: str) -> str:

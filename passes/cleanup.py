@@ -23,6 +23,7 @@ class Cleanup(Pass):
         from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedOpsetsPass
 
         from irprune import shapes, tidy
+        from irprune.folding.learning import Knowledge
 
         if model.pending is not None:
             raise IrpruneError(
@@ -34,6 +35,7 @@ class Cleanup(Pass):
         RemoveUnusedFunctionsPass()(model.ir)  # type: ignore[no-untyped-call]
         RemoveUnusedOpsetsPass()(model.ir)
         shapes.infer(model.ir)
+        Knowledge(model.ir, frozenset())  # sets the shapes that onnx cannot infer
         counts = {
             "removed": removed,
             "functions": functions - len(model.ir.functions),

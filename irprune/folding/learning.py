@@ -14,6 +14,7 @@ from onnx.shape_inference import InferenceError, infer_node_outputs
 
 from irprune.errors import IrpruneError
 from irprune.folding.constants import EVALUATED, GROWING, Array, evaluate
+from irprune.folding.dims import FOLLOWED, followed_dims
 from irprune.folding.values import (
     Element,
     Length,
@@ -23,6 +24,7 @@ from irprune.folding.values import (
     partial_of,
     partial_outputs,
 )
+from irprune.shapes import anonymous
 from irprune.walk import describe
 
 MOST_ELEMENTS = 1 << 10
@@ -32,8 +34,6 @@ _MOST_FOLLOWED = 1 << 4
 """Elements of computed tensors up to this many are followed one by one."""
 
 _SHAPE_LIKE = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
-_ASKED = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0, "Resize": 3}
-"""The input that asks for the shape of the output."""
 
 
 class Knowledge:
@@ -105,7 +105,8 @@ class Knowledge:
 
     def _learn(self, node: ir.Node) -> None:
         given = [v for v in node.inputs if v is not None]
-        if any(v in self._reshaped or v in self.computed or self._computed(v) for v in given):
+        learnt = any(v in self._reshaped or self._computed(v) for v in given)
+        if learnt or node.op_type in FOLLOWED:
             self._refine(node)
         if node.outputs[0].dtype in _SHAPE_LIKE:
             found = partial_outputs(node, self.partial)
@@ -191,7 +192,9 @@ class Knowledge:
             if proto is not None:
                 value.type = value.type or ir.serde.deserialize_type_proto_for_type(proto)
                 self._narrow(value, ir.serde.deserialize_type_proto_for_shape(proto))
-        self._narrow(node.outputs[0], self._asked_shape(node))
+        dims = followed_dims(node, self.partial)
+        if dims is not None:
+            self._narrow(node.outputs[0], ir.Shape(dims))
 
     def _infer(self, node: ir.Node, types: dict[str, onnx.TypeProto]) -> dict[str, onnx.TypeProto]:
         """Return the types of a node's outputs, by name, as onnx infers them from its inputs."""
@@ -215,27 +218,12 @@ class Knowledge:
             ir_version=self.ir_version,
         )
 
-    def _asked_shape(self, node: ir.Node) -> ir.Shape | None:
-        """Return the output shape that a partly known shape input asks for."""
-        index = _ASKED.get(node.op_type, len(node.inputs))
-        value = node.inputs[index] if index < len(node.inputs) else None
-        asked = None if value is None else self.partials.get(value)
-        if asked is None or {"axes", "keep_aspect_ratio_policy"} & set(node.attributes):
-            return None
-        stretched = node.op_type == "Expand"  # lengths of 1 are then those of the data
-
-        def dim(element: Any) -> int | str | None:
-            if isinstance(element, int):
-                return element if element > stretched else None
-            named = isinstance(element, Length) and isinstance(element.key, str)
-            return element.key if named and not stretched else None
-
-        return ir.Shape([dim(element) for element in asked.ravel()])
-
     def _narrow(self, value: ir.Value, shape: ir.Shape | None) -> None:
-        """Take over what a shape adds to that of a value; graph outputs keep theirs."""
+        """Take over what a shape adds to that of a value; graph outputs keep what they state."""
         old = value.shape
-        if shape is None or value.is_graph_output() or (old and len(old) != len(shape)):
+        if value.is_graph_output():
+            shape = anonymous(shape) if old is None else None
+        if shape is None or (old is not None and len(old) != len(shape)):
             return
         before = [None] * len(shape) if old is None else [_dim(d) for d in old.dims]
         after = [

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from irprune.shapes import unnamed
+
 Partial = npt.NDArray[np.object_]
 Lookup = Callable[[ir.Value], Partial | None]
 
@@ -48,11 +50,18 @@ def dim_elements(value: ir.Value) -> list[int | Length]:
     """
     if value.shape is None:
         raise Unknown
-    named = not value.is_graph_output()
     return [
-        d if isinstance(d, int) else Length(d.value if d.value and named else (value, k), value, k)
+        d if isinstance(d, int) else Length(_key(value, k, d.value), value, k)
         for k, d in enumerate(value.shape.dims)
     ]
+
+
+def _key(value: ir.Value, axis: int, name: str | None) -> str | tuple[ir.Value, int]:
+    if value.is_graph_output():
+        return value, axis
+    if not name and value.is_graph_input():
+        name = unnamed(value.name or "", axis)
+    return name or (value, axis)
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,12 @@ class Constant(Rule):
 
 
 class ConstantOfShape(Rule):
-    """One number everywhere: any position can go, the shape asks for fewer."""
+    """One number everywhere: any position of an axis of known length can go."""
 
     ops = ("ConstantOfShape",)
     lengths = (0,)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
-        if walk.constant(node.inputs[0]) is None:
-            walk.pin_node(node, "its shape is computed at run time")
-            return
         dims = walk.dims(node.outputs[0])
         walk.set(node.outputs[0], [walk.fresh(d) if isinstance(d, int) else None for d in dims])
 

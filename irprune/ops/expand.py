@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from irprune.elements import elements_of
 from irprune.labels import Axis
 from irprune.ops.rule import Rule
 
@@ -56,15 +57,18 @@ class Tile(Rule):
     lengths = (1,)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
-        repeats = walk.constant(node.inputs[1])
+        axes, repeats = walk.axes(node.inputs[0]), elements_of(node.inputs[1])
         if repeats is None:
             walk.pin_node(node, "the repeats are computed at run time")
             return
-        axes = walk.axes(node.inputs[0])
-        walk.set(
-            node.outputs[0],
-            [None if a is None else np.tile(a, int(r)) for a, r in zip(axes, repeats, strict=True)],
-        )
+        result: list[Axis] = []
+        for axis, times in zip(axes, repeats, strict=True):
+            if axis is None or times is None:
+                walk.pin(axis, "is repeated as often as is computed at run time")
+                result.append(None)
+            else:
+                result.append(np.tile(axis, times))
+        walk.set(node.outputs[0], result)
 
 
 RULES = (Expand(), Tile())

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irprune.labels import Labelled, Labels, Rows, shifted
+from irprune.elements import elements_of
+from irprune.labels import Axis, Labelled, Labels, Rows, shifted
 from irprune.ops.rule import Rule
 
 if TYPE_CHECKING:
@@ -229,18 +230,68 @@ def reshape_axes(
         lengths = [d for d in dims if isinstance(d, int)]
         known = [p for p in parts if p is not None]
         if len(known) < len(parts) or len(lengths) < len(dims) or not parts:
-            for part in known:
-                walk.pin(part, "is reshaped together with a dynamic axis")
-            for k in outer:
-                dim = target[k]
-                result[k] = walk.fresh(dim) if isinstance(dim, int) else None
-                walk.pin(result[k], "is reshaped together with a dynamic axis")
+            tied = [walk.tied(part) for part in parts]
+            split = _dynamic(walk, tied, dims, f"{key}{outer.start}")
+            for k, axis in zip(outer, shifted(split, outer.start), strict=True):
+                result[k] = axis
             continue
         joint = _merged(walk, known, inner.start, f"{key}merge{inner.start}")
         split = factorise(walk, joint, lengths, f"{key}split{outer.start}")
         for k, axis in zip(outer, shifted(split, outer.start), strict=True):
             result[k] = axis
     return result
+
+
+def _dynamic(walk: Walk, parts: Sequence[Axis], dims: Sequence[Dim], key: str) -> list[Labelled]:
+    """Return the labels of a segment with dynamic axes: only its last axes can be followed.
+
+    In row-major order a position among the last S of the input is, modulo T, one among the last T
+    of the output, whatever stands before them, where S is a multiple of T or T one of S.
+    """
+    result: list[Labelled] = [walk.fresh(d) if isinstance(d, int) else None for d in dims]
+    tail, last = _tail([None if part is None else len(part) for part in parts]), _tail(dims)
+    size, length = prod(tail), prod(last)
+    if not (tail and last and size * length) or (size % length and length % size):
+        tail, last = [], []
+    start, stop = len(parts) - len(tail), len(dims) - len(last)
+    added = "is an axis of one position that a reshape adds"
+    reason = "is reshaped together with a dynamic axis" if parts else added
+    for axis in (*parts[:start], *result[:stop]):
+        walk.pin(axis, reason)
+    if tail:
+        joint = _joint(walk, [part for part in parts[start:] if part is not None], f"{key}merge")
+        period = joint[: min(size, length)]
+        walk.unify(np.resize(period, size), joint)
+        split = factorise(walk, np.resize(period, length), last, f"{key}split")
+        result[stop:] = shifted(split, stop)
+    return result
+
+
+def _tail(dims: Sequence[Dim]) -> list[int]:
+    """Return the lengths of the last axes, from the last dynamic one on."""
+    known: list[int] = []
+    for dim in reversed(dims):
+        if not isinstance(dim, int):
+            break
+        known.insert(0, dim)
+    return known
+
+
+def _same_axes(node: ir.Node, source: list[Dim], target: list[Dim]) -> tuple[list[Dim], list[Dim]]:
+    """Name the unknown dimensions that a Squeeze or Unsqueeze keeps, so that they match."""
+    axes: Sequence[int | None] | None = node.attributes.get_ints("axes")
+    if axes is None and len(node.inputs) > 1:
+        axes = elements_of(node.inputs[1])
+    rank = max(len(source), len(target))
+    if axes is None or None in axes or abs(len(source) - len(target)) != len(axes):
+        return source, target
+    changed = {axis % rank for axis in axes if axis is not None}
+    shorter, longer = sorted((source, target), key=len)
+    kept = [k for k in range(rank) if k not in changed]
+    for short, long in enumerate(kept):
+        if shorter[short] is None and longer[long] is None:
+            shorter[short] = longer[long] = f"axis {long} of {node.name}"
+    return source, target
 
 
 class Reshape(Rule):
@@ -252,7 +303,10 @@ class Reshape(Rule):
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         data, output = node.inputs[0], node.outputs[0]
         assert data is not None
-        walk.set(output, reshape_axes(walk, walk.rows(data), walk.dims(data), walk.dims(output)))
+        source, target = walk.dims(data), walk.dims(output)
+        if node.op_type in ("Squeeze", "Unsqueeze"):
+            source, target = _same_axes(node, source, target)
+        walk.set(output, reshape_axes(walk, walk.rows(data), source, target))
 
     def rewrite(self, node: ir.Node, edit: Edit) -> None:
         if node.op_type == "Reshape" and edit.touched(node):

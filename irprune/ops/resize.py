@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from irprune.elements import scales_of
 from irprune.labels import Axis
 from irprune.ops.rule import Rule
 
@@ -19,20 +20,32 @@ if TYPE_CHECKING:
 _SIZES = 3
 
 
-def _mode(node: ir.Node) -> str:
+def mode(node: ir.Node) -> str:
+    """Return the coordinate transformation mode, empty where none is named."""
     return node.attributes.get_string("coordinate_transformation_mode", "") or ""
 
 
-def _scales(node: ir.Node, walk: Walk, rank: int) -> dict[int, float]:
-    """Return the constant scale of each axis that has one."""
+def scales(node: ir.Node, rank: int) -> list[float | None]:
+    """Return the scale of each axis, None where computed at run time; 1 where none is given."""
+    found: list[float | None] = [1.0] * rank
+    given = scales_input(node)
+    numbers: Sequence[float | None] | None
     if "scales" in node.attributes:
-        numbers: Sequence[float] = node.attributes["scales"].as_floats()
+        numbers = node.attributes["scales"].as_floats()
     else:
-        # Upsample and the first Resize read (X, scales), later ones (X, roi, scales, sizes).
-        scales = walk.constant(node.inputs[1 if len(node.inputs) == 2 else 2])
-        numbers = [] if scales is None else scales.tolist()
+        numbers = [] if given is None else scales_of(given)
+    if numbers is None:
+        return [None] * rank
     axes = node.attributes.get_ints("axes") or range(rank)
-    return {axis % rank: scale for axis, scale in zip(axes, numbers, strict=False)}
+    for axis, number in zip(axes, numbers, strict=False):
+        found[axis % rank] = number
+    return found
+
+
+def scales_input(node: ir.Node) -> ir.Value | None:
+    """Upsample and the first Resize read (X, scales), later ones (X, roi, scales, sizes)."""
+    index = 1 if len(node.inputs) == 2 else 2
+    return node.inputs[index] if len(node.inputs) > index else None
 
 
 class Resize(Rule):
@@ -46,14 +59,14 @@ class Resize(Rule):
         assert data is not None
         result: list[Axis] = []
         axes = walk.axes(data)
-        scales = _scales(node, walk, len(axes))
-        crops = _mode(node) == "tf_crop_and_resize"
+        factors = scales(node, len(axes))
+        crops = mode(node) == "tf_crop_and_resize"
         # The first two axes are batch and channels by every exporter's convention; any axis
         # whose length is unchanged could still be resampled, so the others stay.
         for k, (axis, before, after) in enumerate(
             zip(axes, walk.dims(data), walk.dims(output), strict=True)
         ):
-            if k < 2 and before == after and scales.get(k, 1) == 1 and not crops:
+            if k < 2 and before == after and factors[k] == 1 and not crops:
                 result.append(axis)
                 continue
             walk.pin(axis, "is resampled")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from irprune.elements import elements_of
 from irprune.labels import Rows, selected
 from irprune.ops.rule import Rule
 
@@ -19,30 +19,41 @@ if TYPE_CHECKING:
 _PARAMETERS = ("starts", "ends", "axes", "steps")
 
 
-def _parameter(node: ir.Node, k: int) -> Sequence[int] | None:
-    """Return starts, ends, axes or steps (k = 0..3) as attribute or constant input, else None."""
+def _parameter(node: ir.Node, k: int) -> list[int | None] | None:
+    """Return starts, ends, axes or steps (k = 0..3); None for computed elements, or if absent."""
     if k < 3 and _PARAMETERS[k] in node.attributes:
         return list(node.attributes[_PARAMETERS[k]].as_ints())
-    value = node.inputs[k + 1] if len(node.inputs) > k + 1 else None
-    if value is None or value.const_value is None or not value.is_initializer():
-        return None
-    return [int(n) for n in value.const_value.numpy().ravel()]
+    return elements_of(node.inputs[k + 1]) if len(node.inputs) > k + 1 else None
 
 
 def slices_of(node: ir.Node, rank: int) -> dict[int, slice] | None:
     """Return the Python slice of each sliced axis, or None where one is not constant."""
+    slices = partial_slices(node, rank)
+    known = {axis: part for axis, part in (slices or {}).items() if part is not None}
+    return known if slices is not None and len(known) == len(slices) else None
+
+
+def partial_slices(node: ir.Node, rank: int) -> dict[int, slice | None] | None:
+    """Return the Python slice of each sliced axis, None where it is computed at run time.
+
+    The whole result is None where it is unknown which axes are sliced.
+    """
     starts, ends, axes, steps = (_parameter(node, k) for k in range(4))
     given = [value is not None for value in node.inputs[1:]]
     if starts is None or ends is None or (axes is None and any(given[2:3])):
         return None
     if steps is None and any(given[3:4]):
         return None
-    axes = range(len(starts)) if axes is None else axes
-    steps = [1] * len(starts) if steps is None else steps
-    return {
-        axis % rank: _python_slice(start, end, step)
-        for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)
-    }
+    slices: dict[int, slice | None] = {}
+    rows = zip(axes or range(len(starts)), starts, ends, steps or [1] * len(starts), strict=True)
+    for axis, start, end, step in rows:
+        if axis is None:
+            return None
+        if start is None or end is None or step is None:
+            slices[axis % rank] = None
+        else:
+            slices[axis % rank] = _python_slice(start, end, step)
+    return slices
 
 
 def _python_slice(start: int, end: int, step: int) -> slice:
@@ -58,13 +69,18 @@ class Slice(Rule):
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
         axes = list(walk.rows(node.inputs[0]))
-        slices = slices_of(node, len(axes))
+        slices = partial_slices(node, len(axes))
         if slices is None:
-            walk.pin_node(node, "the slice bounds are computed at run time")
+            walk.pin_node(node, "the sliced axes are computed at run time")
             return
         for k, part in slices.items():
             labels = axes[k]
             if labels is None:
+                continue
+            if part is None:
+                walk.pin(labels, "is sliced at positions computed at run time")
+                axes = [walk.tied(a) if isinstance(a, Rows) and k in a.per else a for a in axes]
+                axes[k] = None
                 continue
             if abs(part.step) != 1 and not walk.all_pinned(labels):
                 walk.pin(labels, "is sliced with a step")
@@ -86,12 +102,17 @@ class Slice(Rule):
         assert data is not None and data.shape is not None
         rank = len(data.shape)
         masks = {k: edit.kept(data, k) for k in range(rank)}
-        slices = slices_of(node, rank)
+        slices = partial_slices(node, rank)
         if slices is None or not any(masks.get(k) is not None for k in slices):
             return
-        starts, ends = [], []
+        starts: list[int | None] = []
+        ends: list[int | None] = []
         for k, part in slices.items():
             mask = masks[k]
+            if part is None:  # pinned, so nothing moves on this axis
+                starts.append(None)
+                ends.append(None)
+                continue
             start, end = part.start, part.stop
             if mask is not None:
                 low, high = self._bounds(part, len(mask))
@@ -114,11 +135,11 @@ class Slice(Rule):
         return min(positions), max(positions) + 1
 
     @staticmethod
-    def _store(node: ir.Node, edit: Edit, k: int, numbers: list[int]) -> None:
+    def _store(node: ir.Node, edit: Edit, k: int, numbers: list[int | None]) -> None:
         if _PARAMETERS[k] in node.attributes:
-            edit.set_attribute(node, _PARAMETERS[k], numbers)
+            edit.set_attribute(node, _PARAMETERS[k], [n for n in numbers if n is not None])
         else:
-            edit.set_constant(node, k + 1, numbers)
+            edit.set_shape_input(node, k + 1, numbers)
 
 
 class Split(Rule):

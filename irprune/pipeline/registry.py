@@ -22,6 +22,7 @@ def table(entries: Iterable[tuple[str, str]]) -> Mapping[str, str]:
 PASSES = table(
     [
         ("normalize", "irprune.passes.normalize:Normalize"),
+        ("convert-opset", "irprune.passes.convert_opset:ConvertOpset"),
         ("fold-batchnorm", "irprune.passes.fold_batchnorm:FoldBatchNorm"),
         ("dead-channels", "irprune.passes.dead_channels:DeadChannels"),
         ("prune", "irprune.passes.prune:Prune"),

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from strategies import Dim, Net, batches, check_random_plan, seeds, ties, why
 
+from irprune.passbase import Context
+from irprune.passes.normalize import Normalize
+
 
 @given(
     dims=st.sampled_from([("C", 1, 1), (1, "C", 1, 1), ("C", 4, 4), (1, "C", 1, 4)]),
@@ -31,6 +34,28 @@ def test_constant_of_shape_shrinks_with_its_peers(
     rows = ties(trial.model, ("p.w", 0), ("k", dims.index("C")))
     assert rows[0] == free
     assert channels == 1 or rows[1] == free
+
+
+@given(channels=st.integers(1, 6), batch=batches, apart=st.booleans(), seed=seeds)
+def test_a_shape_that_is_computed_in_part_shrinks_too(
+    channels: int, batch: Dim, apart: bool, seed: int
+) -> None:
+    """The batch is read at run time, the channels are a constant."""
+    net = Net(seed=seed)
+    x = net.image(channels, batch)
+    first = net.op("Gather", net.op("Shape", x), net.ints(0), axis=0)
+    ones = net.op("Div", first, first) if apart else net.ints(1)
+    shape = net.op("Concat", first, net.ints(channels), net.ints(4), ones, axis=0)
+    net.op("Mul", x, net.op("ConstantOfShape", shape, name="k"), name="m")
+    net.op("Tile", "m", net.op("Concat", ones, net.ints(2, 1), ones, axis=0), name="c")
+    net.consume("c", 4, 1, 2 * channels)
+    model = net.model()
+    Normalize().run(model, Context())
+    trial = check_random_plan(model, seed)
+    if channels > 1:
+        free = list(range(1, channels + 1))
+        sites = ("p.w", 0), ("k", 1), ("c", 1)
+        assert ties(trial.model, *sites) == [free, free, [*free, *free]]
 
 
 def test_a_computed_shape_pins_constant_of_shape() -> None:

@@ -31,7 +31,7 @@ def test_tile_by_computed_repeats_pins() -> None:
     net = Net(13)
     net.op("Tile", net.image(3), net.input(4, name="r", dtype=7), name="c")
     net.consume("c", 4, 1, 3)
-    assert why(net.model(), "p.w", 0).startswith("the repeats are computed at run time")
+    assert why(net.model(), "p.w", 0).startswith("is repeated as often as is computed at run time")
 
 
 @given(

@@ -8,6 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import Dim, Net, batches, check_random_plan, seeds, ties, why
 
+from irprune.passbase import Context
+from irprune.passes.normalize import Normalize
+
 
 def _pad(net: Net, x: str, pads: list[int], mode: str = "constant", value: float = 0.5) -> str:
     """Pad by attribute before opset 11, by input from then on."""
@@ -44,7 +47,7 @@ def test_computed_pads_pin() -> None:
     net = Net()
     net.op("Pad", net.image(3), net.input(8, name="r", dtype=7), name="c")
     net.consume("c", 4, 1, 3)
-    assert why(net.model(), "p.w", 0).startswith("the pads are computed at run time")
+    assert why(net.model(), "p.w", 0).startswith("is padded by a computed length")
 
 
 channel_pads = st.tuples(st.integers(-2, 3), st.integers(-2, 3))
@@ -76,6 +79,31 @@ def test_random_constant_pads_stay_exact(
     trial = check_random_plan(net.model(), seed)
     if min(pads) >= 0:
         assert all(ties(trial.model, ("p.w", 0), ("c", 1))[1])
+
+
+@given(
+    pads=st.tuples(*[st.integers(0, 3)] * 2),
+    channels=st.integers(1, 6),
+    batch=batches,
+    by_axes=st.booleans(),
+    seed=seeds,
+)
+def test_random_pads_beside_a_computed_one_stay_exact(
+    pads: tuple[int, int], channels: int, batch: Dim, by_axes: bool, seed: int
+) -> None:
+    """Rows are padded by a length that another input has; the channels by constants."""
+    net = Net(18 if by_axes else 13, seed)
+    x = net.image(channels, batch)
+    rows = net.op("Gather", net.op("Shape", net.input("T", name="o")), net.ints(0))
+    first, last = ([], []) if by_axes else ([0], [0])
+    parts = [net.ints(*first, pads[0]), rows, net.ints(*last, *first, pads[1], 0, *last)]
+    inputs = [net.op("Concat", *parts, axis=0), net.constant(np.float32(0.5))]
+    net.op("Pad", x, *inputs, *([net.ints(-3, 2)] if by_axes else []), name="c")
+    net.consume("c", 4, 1, channels + sum(pads))
+    model = net.model()
+    Normalize().run(model, Context())
+    trial = check_random_plan(model, seed)
+    assert all(ties(trial.model, ("c", 1))[0])
 
 
 @given(

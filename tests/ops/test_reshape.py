@@ -6,6 +6,7 @@ from itertools import pairwise
 from math import prod
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,6 +139,20 @@ def test_a_channel_shuffle_ties_the_same_index_of_every_group() -> None:
     assert rows == [[1, 2, 3, 1, 2, 3], [1, 1, 2, 2, 3, 3]]
 
 
+def test_unknown_dimensions_beside_a_squeeze_stay_apart() -> None:
+    """The channels stand between two dimensions without names; the axes tell which is which."""
+    net = Net()
+    x = net.op("Transpose", net.tokens(4, "N", "T"), perm=[0, 2, 1], name="t")
+    u = net.op("Unsqueeze", x, net.ints(3, 1), name="u")
+    net.op("Squeeze", u, net.ints(-2), name="c")
+    net.op("ReduceMax", "c", axes=[0, 1, 3], keepdims=0, name="m")
+    net.linear("m", 4, 2, "y")
+    model = net.model()
+    for value in (value_of(model, "t"), value_of(model, "u"), value_of(model, "c")):
+        value.shape = ir.Shape([d if isinstance(d, int) else None for d in value.shape.dims])
+    assert ties(model, ("p.w", 1), ("u", 2), ("c", 2)) == [[1, 2, 3, 4]] * 3
+
+
 def test_an_axis_of_one_position_that_vanishes_in_a_merge_stays() -> None:
     net = Net()
     net.op("Reshape", net.image(1, 1, (2, 2)), net.ints(1, 4), name="c")
@@ -147,9 +162,27 @@ def test_an_axis_of_one_position_that_vanishes_in_a_merge_stays() -> None:
 
 def test_a_reshape_with_a_dynamic_axis_pins_what_it_mixes() -> None:
     net = Net()
-    net.op("Reshape", net.tokens(4, 1, "T"), net.ints(1, -1, 2), name="c")
-    net.linear("c", 2, 2, "y")
+    net.op("Reshape", net.tokens(4, 1, "T"), net.ints(1, 2, -1), name="c")
+    net.op("ReduceMax", "c", axes=[2], name="y")
     assert why(net.model(), "p.w", 1).startswith("is reshaped together with a dynamic axis")
+
+
+def test_what_does_not_divide_is_mixed_with_the_dynamic_axis() -> None:
+    net = Net()
+    net.op("Reshape", net.tokens(4, 1, "T"), net.ints(1, -1, 3), name="c")
+    net.linear("c", 3, 2, "y")
+    assert why(net.model(), "p.w", 1).startswith("is reshaped together with a dynamic axis")
+
+
+def test_the_last_axis_is_followed_past_a_dynamic_one() -> None:
+    """Heads beside the batch, as a transformer encoder has them, and back."""
+    net = Net()
+    net.op("Reshape", net.tokens(6, "T", "N"), net.ints(0, -1, 3), name="c")
+    net.op("Reshape", "c", net.ints(0, -1, 2, 6), name="d")
+    net.linear("d", 6, 2, "y")
+    sites = ("p.w", 1), ("c", 2), ("d", 3)
+    assert ties(net.model(), *sites) == [[1, 2, 3] * 2, [1, 2, 3], [1, 2, 3] * 2]
+    assert ties(net.model(), ("d", 2)) == [[0, 0]]
 
 
 # Random plans
@@ -164,6 +197,28 @@ def factors(draw: st.DrawFn, number: int) -> list[int]:
         parts.append(part)
         number //= part
     return [*parts, number]
+
+
+@given(
+    before=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    after=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    dynamic=st.integers(0, 1),
+    heads=both_heads,
+    seed=seeds,
+)
+def test_random_reshapes_beside_a_dynamic_axis_stay_exact(
+    before: list[int], after: list[int], dynamic: int, heads: Heads, seed: int
+) -> None:
+    """What follows the dynamic axis is cut in other ways; a fixed leading axis fills up."""
+    net = Net(seed=seed)
+    total, wanted = prod(before), prod(after)
+    x = net.tokens(total, "N", wanted)
+    parts = net.op("Reshape", x, net.ints(-1, *before), name="b")
+    moved = net.op("Reshape", parts, net.ints(*[1] * dynamic, -1, *after), name="c")
+    net.consume(moved, 1 + dynamic + len(after), -1, after[-1])
+    trial = check_random_plan(net.model(), seed, heads)
+    if not dynamic and before == after and max(before) > 1:
+        assert any(map(any, ties(trial.model, ("p.w", 1), heads=heads)))
 
 
 @given(

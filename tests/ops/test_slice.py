@@ -8,6 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import Dim, Net, batches, check_random_plan, seeds, ties, value_of, why
 
+from irprune.model import Model
+from irprune.passbase import Context
+from irprune.passes.normalize import Normalize
 from irprune.walk import constant_of
 
 LAST, FIRST = 2**63 - 1, -(2**63)
@@ -55,14 +58,62 @@ def test_a_step_keeps_the_axis() -> None:
     assert why(net.model(), "p.w", 0) == "is sliced with a step at c.Slice (Slice)"
 
 
-def test_bounds_that_are_computed_pin() -> None:
+def _computed(axis: int) -> Model:
+    """Starts that are computed, on one axis of a normalised net."""
     net = Net()
     starts = net.input(1, name="s", dtype=7)
-    net.op("Slice", net.image(5), starts, net.ints(4), net.ints(2), name="c")
+    net.op("Slice", net.image(5), starts, net.ints(LAST), net.ints(axis), name="c")
     net.consume("c", 4, 1, 5)
-    assert (
-        why(net.model(), "p.w", 0) == "the slice bounds are computed at run time at c.Slice (Slice)"
+    model = net.model()
+    Normalize().run(model, Context())
+    return model
+
+
+def test_bounds_that_are_computed_pin_their_axis_alone() -> None:
+    reason = "is sliced at positions computed at run time at c.Slice (Slice)"
+    assert why(_computed(1), "p.w", 0) == reason
+    assert ties(_computed(2), ("p.w", 0), ("c", 1)) == [[1, 2, 3, 4, 5]] * 2
+    check_random_plan(_computed(2), 3)
+
+
+def test_axes_that_are_computed_pin_everything() -> None:
+    net = Net()
+    axes = net.input(1, name="a", dtype=7)
+    net.op("Slice", net.image(5), net.ints(0), net.ints(4), axes, name="c")
+    net.consume("c", 4, 1, 5)
+    assert why(net.model(), "p.w", 0).startswith("the sliced axes are computed at run time")
+
+
+@given(
+    start=st.integers(-7, 7),
+    end=st.one_of(st.integers(-7, 7), st.just(LAST)),
+    step=st.sampled_from([1, -1]),
+    channels=st.integers(1, 6),
+    batch=batches,
+    small=st.booleans(),
+    seed=seeds,
+)
+def test_random_slices_beside_a_computed_one_stay_exact(
+    start: int, end: int, step: int, channels: int, batch: Dim, small: bool, seed: int
+) -> None:
+    """Rows are cut at a length that another input has; the bounds are of one type."""
+    end = min(end, 2**31 - 1)
+    length = len(range(channels)[slice(start, None if step < 0 and end < -channels else end, step)])
+    assume(length > 0)
+    net = Net(17, seed)
+    dtype = np.int32 if small else np.int64
+    rows = net.op("Gather", net.op("Shape", net.input("T", name="o")), net.ints(0))
+    rows = net.op("Cast", rows, to=6 if small else 7)
+    ends = net.op("Concat", rows, net.constant(np.array([end], dtype)), axis=0)
+    starts, axes, steps = (
+        net.constant(np.array(n, dtype)) for n in ([0, start], [2, 1], [1, step])
     )
+    net.op("Slice", net.image(channels, batch), starts, ends, axes, steps, name="c")
+    net.consume("c", 4, 1, length)
+    model = net.model()
+    Normalize().run(model, Context())
+    trial = check_random_plan(model, seed)
+    assert all(ties(trial.model, ("c", 1))[0])
 
 
 @given(
