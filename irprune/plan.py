@@ -23,7 +23,8 @@ FORMAT, VERSION = "irprune-plan", 1
 class Plan:
     """Kept positions of every initializer and activation that loses some.
 
-    ``axes[tensor][axis]`` is a mask of shape ``(positions,)`` in the order of the base graph.
+    ``axes[tensor][axis]`` is a mask of shape ``(positions,)`` in the order of the base graph; a
+    tensor that keeps no position of an axis goes with the branch that it belongs to.
     The other fields say what the plan was made from.
     """
 
@@ -144,6 +145,4 @@ def _mask(name: str, entry: Mapping[str, Any]) -> Mask:
             raise ValueError(f"{name}: range [{start}, {stop}) in an axis of {size} positions")
         mask[start:stop] = True
         end = stop
-    if not mask.any():
-        raise ValueError(f"{name}: no position is kept")
     return mask
