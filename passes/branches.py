@@ -32,7 +32,7 @@ def remove_branches(graph: ir.Graph, plan: Plan) -> frozenset[ir.Value]:
     a Concat or Split. Raises IrpruneError, with the graph untouched, where it cannot be without
     them.
     """
-    remains = Remains.of_plan(graph, plan)
+    remains = Remains(graph, plan)
     if remains.obstacles:
         name, axis = min(
             (name, axis)
@@ -52,21 +52,25 @@ def remove_branches(graph: ir.Graph, plan: Plan) -> frozenset[ir.Value]:
 def remove_parts(graph: ir.Graph) -> None:
     """Drop parts of length 0 from every Concat and Split; one of a single part goes itself."""
     names = Names(graph)
-    for node in list(graph):
-        if node.op_type not in ("Concat", "Split") or node.domain not in ("", "ai.onnx"):
-            continue
-        values = node.inputs if node.op_type == "Concat" else node.outputs
-        kept = [k for k, v in enumerate(values) if v is None or 0 not in (dims_of(v) or [])]
-        if not kept or len(kept) == len(values):
-            continue
-        if len(kept) == 1:
-            source, output = (kept[0], 0) if node.op_type == "Concat" else (0, kept[0])
-            _hand_on(node, names, source, output)
-        elif node.op_type == "Concat":
-            _keep_inputs(node, kept)
-        else:
-            _keep_outputs(graph, node, kept, names)
-    _sweep(graph)
+    for op in ("Concat", "Split"):  # the parts of a Split may lead to a Concat
+        for node in list(graph):
+            if node.op_type == op and node.domain in ("", "ai.onnx"):
+                _drop_parts(graph, node, names)
+        _sweep(graph)
+
+
+def _drop_parts(graph: ir.Graph, node: ir.Node, names: Names) -> None:
+    concat = node.op_type == "Concat"
+    parts = node.inputs if concat else node.outputs
+    kept = [k for k, v in enumerate(parts) if v is None or 0 not in (dims_of(v) or [])]
+    if not kept or len(kept) == len(parts):
+        return
+    if len(kept) == 1:
+        _hand_on(node, names, *((kept[0], 0) if concat else (0, kept[0])))
+    elif concat:
+        _keep_inputs(node, kept)
+    else:
+        _keep_outputs(graph, node, kept, names)
 
 
 def _sweep(graph: ir.Graph) -> None:
@@ -155,6 +159,9 @@ class _Surgeon:
             name = self._names.value(f"{node.name}_constant")
             value = self._initializer(name, array, node.inputs[index])
             node.replace_input_with(index, value)
+        if node.op_type == "Sum":
+            zero = [index for index, array in constants.items() if not array.any()]
+            _keep_inputs(node, [k for k in range(len(node.inputs)) if k not in zero])
 
     def _fold(self, node: ir.Node) -> None:
         """Let a bias before a node add its constants as well, where nothing else reads the sum."""
@@ -171,8 +178,10 @@ class _Surgeon:
         numbers = constant_of(bias) if private(bias) else None
         if place is None or bias is None or numbers is None:
             return
-        sign = -1 if node.op_type == "Sub" else 1
-        total = sign * sum(a.astype(np.float64) for a in arrays if a is not None)
+        added = [array.astype(np.float64) for array in arrays if array is not None]
+        total: Array = sum(added, np.zeros(()))
+        if node.op_type == "Sub":
+            total = -total
         if maker.op_type in _PER_CHANNEL:
             if total.size > 1 and (total.ndim < 2 or total.shape[1] != total.size):
                 return

@@ -26,10 +26,7 @@ class Emptying:
 
     def obstacle(self, keep: Mask) -> str | None:
         """Return why the network cannot be without the axes that ``keep`` empties, or None."""
-        _, _, index = self._channels.unique_axes
-        empty = self._channels.lengths(keep) == 0
-        gone = {value for (value, _), number in index.items() if empty[number]}
-        remains = Remains(self._channels.graph, gone)
+        remains = Remains(self._channels.graph, self._channels.plan(keep))
         if remains.obstacles:
             return remains.obstacles[0]
         for cut in remains.cuts:

@@ -1,4 +1,4 @@
-"""What remains of a graph when tensor axes lose every position.
+"""What remains of a graph when a plan keeps no position of some tensor axes.
 
 A tensor with such an axis is *gone*. A node that sums over it computes a constant: its bias, or
 zero. Constants go on through element-wise ops, normalisations by constants, moves, and sums that
@@ -8,7 +8,7 @@ operand of one number per channel; what is computed for them alone is needed no 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,15 +44,17 @@ class Cut:
 
 
 class Remains:
-    """Which values of a graph are constants, and which nodes are alive, once `gone` has left."""
+    """Which values of a graph are constants and which nodes are alive when a plan is followed."""
 
-    def __init__(self, graph: ir.Graph, gone: Collection[ir.Value]) -> None:
-        self.gone = frozenset(gone)
+    def __init__(self, graph: ir.Graph, plan: Plan) -> None:
+        self._plan = plan
+        self.gone = frozenset(_gone(graph, plan))
+        """Values that have an axis without positions."""
         self.constants: dict[ir.Value, Facts] = {}
         """Values that are constants now, one number per position of their tracked axes."""
         self.cuts: list[Cut] = []
         self.obstacles: list[str] = []
-        """Why the graph cannot be without `gone`; none where it can."""
+        """Why the graph cannot be without what is gone; none where it can."""
         self._flow = Flow(graph, ())
         for node in graph:
             self._follow(node)
@@ -63,17 +65,6 @@ class Remains:
         for node in graph:
             if node in alive:
                 self._cut(node)
-
-    @classmethod
-    def of_plan(cls, graph: ir.Graph, plan: Plan) -> Remains:
-        """Return what remains where a plan keeps no position of some axes."""
-        empty = {
-            name
-            for name, masks in plan.axes.items()
-            if not all(bool(mask.any()) for mask in masks.values())
-        }
-        values = [*graph.initializers.values(), *(v for node in graph for v in node.outputs)]
-        return cls(graph, [value for value in values if value.name in empty])
 
     def _lost(self, value: ir.Value | None) -> bool:
         return value in self.gone or value in self.constants
@@ -97,8 +88,21 @@ class Remains:
                     self._flow.assume(value, _zero(value))
             self._flow.learn(node)
         for value in outputs:
-            if value.shape is not None and bool((facts := self._flow.of(value)).known.all()):
+            if value.shape is None:
+                continue
+            facts = self._without_dropped(value, self._flow.of(value))
+            if facts.known.all():
                 self.constants[value] = facts
+                self._flow.assume(value, facts)
+
+    def _without_dropped(self, value: ir.Value, facts: Facts) -> Facts:
+        """Return the facts with zero at the positions that the plan drops: sums skip them."""
+        for axis, mask in self._plan.axes.get(value.name or "", {}).items():
+            along = [-1 if k == axis else 1 for k in range(len(facts.shape))]
+            facts, kept = facts.stretched({axis: len(mask)}), mask.reshape(along)
+            const = np.where(kept, facts.const, np.zeros((), facts.const.dtype))
+            facts = Facts.make(facts.known | ~kept, const, facts.number)
+        return facts
 
     def _empty_sum(self, node: ir.Node) -> Facts | None:
         """Return what a node adds to its sum over no position; None where it sums over some."""
@@ -172,6 +176,14 @@ class Remains:
         rest = [v for k, v in enumerate(node.inputs) if v is not None and k not in lost]
         shape = dims_of(node.outputs[0])
         return any(_fills(dims_of(value), shape) for value in rest)
+
+
+def _gone(graph: ir.Graph, plan: Plan) -> Iterator[ir.Value]:
+    """Iterate over the values of which a plan keeps no position of some axis."""
+    for value in (*graph.initializers.values(), *(v for node in graph for v in node.outputs)):
+        masks = plan.axes.get(value.name or "", {})
+        if not all(bool(mask.any()) for mask in masks.values()):
+            yield value
 
 
 def _zero(value: ir.Value) -> Facts:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from irprune.errors import IrpruneError
 from irprune.names import Names
-from irprune.ops import rule_for
+from irprune.ops import bodies, rule_for
 from irprune.ops.rule import Contraction
 from irprune.plan import Mask, Plan
 from irprune.walk import describe, dims_of
@@ -73,6 +73,7 @@ class _Masker:
         self._opset = graph.opset_imports.get("", 0)
         self._names = Names(graph)
         self._masked: dict[tuple[ir.Value, int, bytes], ir.Value] = {}
+        self._needed = _needed(graph, plan)
 
     def mask(self, node: ir.Node) -> None:
         """Mask every operand that the node sums over dropped positions of."""
@@ -99,8 +100,8 @@ class _Masker:
             return kept, None
         other = _input(node, contraction.weight)
         partner = self._planned(other, contraction.weight_axis)
-        if kept is None and partner is None:
-            return None, None
+        if (kept is None and partner is None) or node not in self._needed:
+            return kept, partner
         if kept is None or partner is None:
             pruned, whole = (other, data) if kept is None else (data, other)
             raise IrpruneError(
@@ -154,6 +155,30 @@ class _Masker:
         )
         self._graph.register_initializer(value)
         return value
+
+
+def _needed(graph: ir.Graph, plan: Plan) -> set[ir.Node]:
+    """Return the nodes that graph outputs depend on although some axes keep no position.
+
+    Of what ends in such an axis a composed plan may know parts only: what it dropped before.
+    """
+    gone = {
+        name
+        for name, masks in plan.axes.items()
+        if not all(bool(mask.any()) for mask in masks.values())
+    }
+    found: set[ir.Node] = set()
+    stack = [value.producer() for value in graph.outputs]
+    while stack:
+        node = stack.pop()
+        if node is None or node in found:
+            continue
+        found.add(node)
+        values = [value for value in node.inputs if value is not None]
+        for body in bodies(node):
+            values += [v for inner in body.all_nodes() for v in inner.inputs if v is not None]
+        stack += [value.producer() for value in values if value.name not in gone]
+    return found
 
 
 def _contractions(node: ir.Node) -> Iterator[Contraction]:
