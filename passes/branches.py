@@ -18,8 +18,11 @@ from irprune.facts.domain import Array
 from irprune.facts.remains import Remains
 from irprune.names import Names
 from irprune.plan import Plan
+from irprune.proof.probe import HALF, promote
 from irprune.tidy import add_initializer, is_used, only_use, take_over
 from irprune.walk import constant_of, dims_of
+
+_IR_VERSION = 8
 
 _PER_CHANNEL = ("BatchNormalization", "Conv", "ConvTranspose")
 """Ops that add input 2 to their result, one number per position of axis 1."""
@@ -135,6 +138,7 @@ class _Surgeon:
         self._plan = plan
         self._remains = remains
         self._names = Names(graph)
+        self._numbers = _numbers(graph, plan, remains)
 
     def run(self) -> None:
         """Operate on every element-wise node that reads what became a constant."""
@@ -156,9 +160,7 @@ class _Surgeon:
             _hand_on(node, self._names, others[0])
             return
         for index, array in constants.items():
-            name = self._names.value(f"{node.name}_constant")
-            value = self._initializer(name, array, node.inputs[index])
-            node.replace_input_with(index, value)
+            node.replace_input_with(index, self._operand(node, array, node.inputs[index]))
         if node.op_type == "Sum":
             zero = [index for index, array in constants.items() if not array.any()]
             _keep_inputs(node, [k for k in range(len(node.inputs)) if k not in zero])
@@ -186,8 +188,10 @@ class _Surgeon:
             if total.size > 1 and (total.ndim < 2 or total.shape[1] != total.size):
                 return
             total = total.ravel()
-        name = self._names.value(f"{bias.name}_folded")
         total = self._kept(numbers, bias).astype(np.float64) + total
+        if not _holds(bias, total):
+            return
+        name = self._names.value(f"{bias.name}_folded")
         maker.replace_input_with(place, self._initializer(name, total, bias))
         name, former = node.outputs[0].name or "", node.outputs[0]
         _hand_on(node, self._names, index)
@@ -198,7 +202,7 @@ class _Surgeon:
     def _constant(self, value: ir.Value | None) -> Array:
         """Return the numbers of a lost value, one number for axes along which they are alike."""
         assert value is not None
-        return self._kept(self._remains.constants[value].const, value)
+        return self._kept(self._numbers[value.name or ""], value)
 
     def _kept(self, array: Array, value: ir.Value) -> Array:
         """Return what the plan keeps of an array that stands along the axes of a value."""
@@ -207,10 +211,46 @@ class _Surgeon:
                 array = np.compress(mask, array, axis)
         return array
 
+    def _operand(self, node: ir.Node, array: Array, former: ir.Value | None) -> ir.Value:
+        """Return a value with these numbers, of the type of the one that a node read."""
+        assert former is not None and former.dtype is not None
+        name = self._names.value(f"{node.name}_constant")
+        if _holds(former, array):
+            return self._initializer(name, array, former)
+        wide = add_initializer(self._graph, name, array)
+        cast = ir.node("Cast", [wide], {"to": former.dtype}, name=self._names.node(f"{name}_cast"))
+        value = cast.outputs[0]
+        value.name = self._names.value(f"{name}_cast")
+        value.type, value.shape = former.type, wide.shape
+        node.prepend(cast)
+        return value
+
     def _initializer(self, name: str, array: Array, like: ir.Value | None) -> ir.Value:
         assert like is not None and like.dtype is not None
         tensor = ir.Tensor(array.astype(like.dtype.numpy()), dtype=like.dtype, name=name)
         return add_initializer(self._graph, name, tensor)
+
+
+def _numbers(graph: ir.Graph, plan: Plan, remains: Remains) -> dict[str, Array]:
+    """Return the constants that remain by name; those of half precision in float32.
+
+    They are computed in float32 from the start: rounding each step would add up to more than the
+    proof, which widens such graphs, allows.
+    """
+    if any(value.dtype in HALF for value in remains.constants):
+        wide = ir.Model(graph.clone(), ir_version=_IR_VERSION)
+        promote(wide)
+        remains = Remains(wide.graph, plan)
+    return {value.name or "": facts.const for value, facts in remains.constants.items()}
+
+
+def _holds(value: ir.Value, array: Array) -> bool:
+    """Return whether the type of a value is float32 or wider, or holds these very numbers."""
+    assert value.dtype is not None
+    if value.dtype not in HALF:
+        return True
+    rounded = array.astype(value.dtype.numpy()).astype(array.dtype)
+    return bool((rounded == array).all())
 
 
 def _adds_to(node: ir.Node, others: Sequence[int]) -> bool:

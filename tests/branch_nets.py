@@ -102,6 +102,12 @@ class Blocks(Net):
         y = self.op("Reshape", y, self.ints(0, 2 * inner, 4, 4))
         return self.conv(y, 2 * inner, width)
 
+    def long(self, x: str, width: int, inner: int, name: str) -> str:
+        """Most of the others one after another."""
+        for kind in ("inverted", "squeezed", "divided", "forked"):
+            x = self.relu(getattr(self, kind)(x, width, inner, f"{name}.{kind}"))
+        return self.basic(x, width, inner, name)
+
     def forked(self, x: str, width: int, inner: int, name: str) -> str:
         """Two paths of convolutions, concatenated."""
         left = self.relu(self.biased(x, width, inner, name=name))
@@ -110,7 +116,7 @@ class Blocks(Net):
 
     BRANCHES = (
         *("plain", "basic", "early", "bottleneck", "stacked", "inverted", "squeezed", "divided"),
-        "forked",
+        *("forked", "long"),
     )
 
     def block(self, x: str, kind: str, width: int, inner: int, name: str) -> str:

@@ -20,10 +20,13 @@ from irprune.facts.flow import Flow, dtype_of
 from irprune.ops import bodies, rule_for
 from irprune.ops.elementwise import Elementwise
 from irprune.plan import Plan
-from irprune.walk import Dim, constant_of, describe, dims_of
+from irprune.walk import Dim, describe, dims_of
 
 _BIASED = ("Conv", "ConvTranspose", "Gemm")
 _PLAIN_SUMS = ("Einsum", "MatMul", "ReduceSum")
+_FILLED = ("CastLike", "Expand")
+"""Ops of which exporters make a bias of zeros; their other inputs give a type and a shape."""
+
 _BROADCASTS_SINCE = 8
 """From this opset on, every element-wise op broadcasts its operands."""
 
@@ -73,6 +76,8 @@ class Remains:
 
     def _follow(self, node: ir.Node) -> None:
         """Note the outputs of a node that are constants now."""
+        if node.op_type in _FILLED and not self._lost(node.inputs[0]):
+            self._flow.learn(node)
         if not any(self._lost(value) for value in node.inputs):
             return
         outputs = [v for v in node.outputs if v.name and v not in self.gone]
@@ -113,15 +118,13 @@ class Remains:
         bias = node.inputs[2] if node.op_type in _BIASED and len(node.inputs) > 2 else None
         if bias is None:
             return _zero(output) if node.op_type in (*_BIASED, *_PLAIN_SUMS) else None
-        rank, array = len(self._flow.dims(output)), constant_of(bias)
-        if array is None:
+        rank, facts = len(self._flow.dims(output)), self._flow.of(bias)
+        if not facts.known.all():
             return None
         if node.op_type == "Gemm":
-            scaled = array.astype(np.float64) * node.attributes.get_float("beta", 1.0)
-            array = scaled.astype(dtype_of(output))
-        else:
-            array = array.reshape([1, -1] + [1] * (rank - 2))
-        return Facts.of_array(array).raised(rank)
+            scaled = facts.const.astype(np.float64) * node.attributes.get_float("beta", 1.0)
+            return Facts.of_array(scaled.astype(dtype_of(output))).raised(rank)
+        return facts.reshaped([1, -1] + [1] * (rank - 2))
 
     # Backwards: which nodes are alive
 

@@ -148,6 +148,20 @@ def test_a_gate_becomes_a_constant_factor(runner: OrtRunner) -> None:
     assert ops(small).count("Mul") == 2
 
 
+def test_a_bias_that_an_exporter_fills_with_zeros(runner: OrtRunner) -> None:
+    """Expand(CastLike(0, x)), as torch writes a convolution without bias."""
+    net = Blocks()
+    x = net.relu(net.biased(net.input("N", 3, 4, 4), 3, 4, 3, name="stem"))
+    y = net.relu(net.biased(x, 4, 6, name="b"))
+    zero = net.op("CastLike", net.constant(np.float32(0)), y)
+    zeros = net.op("Expand", zero, net.ints(4))
+    y = net.norm(net.op("Conv", y, net.weight(4, 6, 3, 3), zeros, pads=[1] * 4), 4)
+    net.biased(net.op("Add", x, y), 4, 3, name="y")
+    model = net.model()
+    small = removed(model, emptying(model, "b.w"), runner)
+    assert ops(small) == ["Conv", "Relu", "Add", "Conv"]
+
+
 def test_a_part_of_a_concat_goes(runner: OrtRunner) -> None:
     """A dense block: the second layer's channels go, then those of all layers."""
     net = Blocks()
@@ -215,6 +229,36 @@ def test_dynamic_sizes(runner: OrtRunner) -> None:
     model = _net("plain", "basic", size="S").model()
     small = removed(model, emptying(model, "b0.w", "b1.w"), runner)
     assert ops(small) == ["Conv", "Relu", "Add", "Conv", "Conv"]
+
+
+def test_a_wrong_constant_is_noticed(runner: OrtRunner) -> None:
+    model = _net("basic").model()
+    plan = emptying(model, "b0.w")
+    small = removed(model, plan)
+    constant = value_of(small, "b0.sum").producer().inputs[1]
+    numbers = constant.const_value.numpy()
+    constant.const_value = ir.tensor(numbers * 1.01, name=constant.name)
+    assert proved(model, small, plan, runner).verdict == "failed"
+
+
+@pytest.mark.parametrize("kind", [ir.DataType.FLOAT16, ir.DataType.BFLOAT16])
+def test_half_precision(kind: ir.DataType, runner: OrtRunner) -> None:
+    model = _net("basic", "plain", "squeezed").model()
+    graph = model.ir.graph
+    made = (value for node in graph for value in node.outputs)
+    for value in (*graph.inputs, *graph.initializers.values(), *made):
+        value.type = ir.TensorType(kind)
+        if value.const_value is not None:
+            array = value.const_value.numpy().astype(kind.numpy())
+            value.const_value = ir.tensor(array, name=value.name)
+    plan = emptying(model, "b0.w", "b1.w", "b2.w")
+    small = model.clone()
+    small.pending = plan
+    Compact().run(small, Context())
+    assert ops(small) == ["Conv", "Relu", "Cast", "Add", "Cast", "Add", "Conv", "Conv"]
+    assert all(v.dtype == kind for node in small.ir.graph for v in node.outputs)
+    proof = proved(model, small, plan, runner)
+    assert proof.verdict == "proved", proof.reason
 
 
 # Transformers
