@@ -266,7 +266,7 @@ class Channels:
     @cached_property
     def _pins(self) -> dict[int, PinRecord]:
         """The first pin of each label id that has one."""
-        return {int(i): pin for pin in reversed(self.walk.pins) for i in pin.ids}
+        return {int(i): pin for pin in reversed(self.walk.pins) for i in pin.ids if i}
 
     @cached_property
     def _edges(self) -> tuple[Labels, Labels]:

@@ -88,7 +88,12 @@ class CostModel:
             for name, masks in plan.axes.items()
             for axis, kept in masks.items()
         }
-        return self._costs(lambda v, k: lengths.get((v.name or "", k)) or self._full_size(v, k))
+
+        def size(value: ir.Value, axis: int) -> int:
+            length = lengths.get((value.name or "", axis))
+            return self._full_size(value, axis) if length is None else length
+
+        return self._costs(size)
 
     def measure(self, channels: Channels, what: str) -> Callable[[Mask], int]:
         """Return a fast function from kept classes to ``macs`` or ``params``."""

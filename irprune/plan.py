@@ -41,6 +41,13 @@ class Balanced:
         return self.rows.transpose(order).reshape(shape)
 
 
+def raised(kept: Kept, rank: int, axis: int) -> Mask:
+    """Return the mask of an axis as one that broadcasts against a tensor of some rank."""
+    if isinstance(kept, Balanced):
+        return kept.raised(rank, axis)
+    return kept.reshape([-1 if k == axis else 1 for k in range(rank)])
+
+
 Kept = Mask | Balanced
 """Kept positions of one axis, shape ``(positions,)``, or of every row of it."""
 
@@ -78,7 +85,8 @@ class Plan:
     """Kept positions of every initializer and activation that loses some.
 
     ``axes[tensor][axis]`` is a mask of shape ``(positions,)`` in the order of the base graph, or
-    one per row where the indices differ.
+    one per row where the indices differ; a tensor that keeps no position of an axis goes with the
+    branch that it belongs to.
     The other fields say what the plan was made from.
     """
 
@@ -264,6 +272,4 @@ def _mask(name: str, size: int, kept: Sequence[Sequence[int]]) -> Mask:
             raise ValueError(f"{name}: range [{start}, {stop}) in an axis of {size} positions")
         mask[start:stop] = True
         end = stop
-    if not mask.any():
-        raise ValueError(f"{name}: no position is kept")
     return mask

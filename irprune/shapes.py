@@ -28,12 +28,22 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
     for value in weights:
         graph.initializers.pop(value.name or "")
     graph.inputs.extend(weights)
+    # Small numbers may lie in a file of their own; onnx would look for it elsewhere.
+    outside = {
+        v: t
+        for v in graph.initializers.values()
+        if isinstance(t := v.const_value, ir.ExternalTensor)
+    }
+    for value, tensor in outside.items():
+        value.const_value = ir.Tensor(tensor.numpy(), tensor.dtype, name=tensor.name)
     try:
         proto = ir.serde.serialize_model(model)
         # Before IR 4 every weight must be a graph input too; `Model.save` sees to that.
         proto.ir_version = max(proto.ir_version, 4)
         return proto
     finally:
+        for value, tensor in outside.items():
+            value.const_value = tensor
         graph.inputs.clear()
         graph.inputs.extend(inputs)
         for value in weights:

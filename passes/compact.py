@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir as ir
@@ -12,6 +12,7 @@ from irprune.errors import IrpruneError
 from irprune.model import Model
 from irprune.ops import rule_for
 from irprune.passbase import Context, Pass
+from irprune.passes.branches import remove_branches, remove_parts
 from irprune.plan import Balanced, Kept, Plan, count, take
 from irprune.walk import dims_of
 
@@ -28,30 +29,45 @@ class Compact(Pass):
             return {"removed_tensors": 0}
         if model.base is None:
             model.base = model.ir.clone()
+        nodes = {node.name for node in model.ir.graph}
         compact_graph(model.ir.graph, plan)
-        model.plan = plan if model.plan is None else model.plan.then(plan)
+        model.plan = plan if model.plan is None else _over(model.base, model.plan.then(plan))
         model.pending = None
-        return {"sliced_tensors": len(plan.axes)}
+        removed = len(nodes - {node.name for node in model.ir.graph})
+        return {"sliced_tensors": len(plan.axes)} | ({"removed_nodes": removed} if removed else {})
+
+
+def _over(base: ir.Model, plan: Plan) -> Plan:
+    """Return a plan without the constants that the removal of branches added to the base."""
+    known = _named(base.graph)
+    return replace(plan, axes={name: m for name, m in plan.axes.items() if name in known})
 
 
 def compact_graph(graph: ir.Graph, plan: Plan) -> None:
     """Remove from a graph, in place, the positions that a plan does not keep.
 
     Raises:
-        IrpruneError: the plan names a tensor or axis that the graph lacks, or empties an axis.
+        IrpruneError: the plan names a tensor or axis that the graph lacks, or empties an axis
+            that the graph cannot be without. The graph is untouched then.
     """
     values = _named(graph)
     for name, masks in plan.axes.items():
         _check(name, masks, values.get(name))
+    gone = remove_branches(graph, plan)
+    values = _named(graph)
     edit = Edit(graph, plan)
     for node in list(graph):
-        if edit.touched(node):
+        if edit.touched(node) and not gone.issuperset(node.outputs):
             rule_for(node).rewrite(node, edit)
     for name, masks in plan.axes.items():
-        value = values[name]
+        value = values.get(name)
+        if value is None:  # it went with an emptied branch
+            continue
         if value.is_initializer():
             _slice_weight(value, masks)
         _shrink_shape(value, masks)
+    if gone:
+        remove_parts(graph)
     _drop_unused(graph)
 
 
@@ -75,8 +91,6 @@ def _check(name: str, masks: dict[int, Kept], value: ir.Value | None) -> None:
             lengths = [dims[k] if k < len(dims) else None for k in mask.per]
             if list(mask.rows.shape[:-1]) != lengths or axis in mask.per:
                 raise IrpruneError(f"the plan's rows per {mask.per} of {name} do not fit {dims}")
-        if not count(mask):
-            raise IrpruneError(f"the plan keeps no position of axis {axis} of {name}")
 
 
 def _slice_weight(value: ir.Value, masks: dict[int, Kept]) -> None:

@@ -22,6 +22,7 @@ from irprune.model import Model
 from irprune.ops import rule_for
 from irprune.ops.rule import Pin
 from irprune.passbase import Context, Pass, option
+from irprune.passes.emptying import Emptying
 from irprune.passes.importance import (
     Aggregate,
     Criterion,
@@ -64,7 +65,7 @@ class Prune(Pass):
     align: int | Literal["auto"] = option(
         1, help="make final axis lengths multiples of this; auto asks the device"
     )
-    min: int = option(1, help="least final axis length")
+    min: int = option(1, help="least final axis length; 0 lets residual branches go altogether")
     only: tuple[str, ...] = option((), help="prune only groups with a producer named like this")
     skip: tuple[str, ...] = option((), help="never prune groups with a producer named like this")
     overrides: str | None = option(
@@ -92,8 +93,10 @@ class Prune(Pass):
                 _amount(name, value)
             elif value is not None and not 0 < value <= 1:
                 raise IrpruneError(f"{name}={value} must lie in (0, 1]: it is the part kept")
-        if (self.align != "auto" and self.align < 1) or self.min < 1:
-            raise IrpruneError("align and min must be at least 1")
+        if self.align != "auto" and self.align < 1:
+            raise IrpruneError("align must be at least 1")
+        if self.min < 0:
+            raise IrpruneError("min must not be negative")
         checked(self.allow)
 
     def run(self, model: Model, context: Context) -> dict[str, Any]:
@@ -113,31 +116,48 @@ class Prune(Pass):
         if not members:
             raise self._nothing(channels)
         goal = self._goal(channels, model, context)
-        for align in self._alignments(context):
-            candidates = [self._candidate(*member, align, forced) for member in members]
-            selection = Selection(channels, candidates, alive, fixed)
-            counts = selection.spread() if self.scope == "global" else selection.local
-            if goal is None or goal.least(selection, counts) <= goal.target * (1 + _CLOSE):
+        emptying = Emptying(channels, alive)
+        offered = [group for group, _, _ in members]
+        gone = [group for group in offered if forced.empties(group)]
+        if gone and (obstacle := emptying.obstacle(emptying.without(gone))) is not None:
+            raise IrpruneError(
+                f"the overrides remove the whole of {', '.join(g.name for g in gone)}: {obstacle}",
+                mend="keep a channel, or remove the whole branch up to the Add where it ends",
+            )
+        free = emptying.allowed(offered, gone) if self.min == 0 else []
+        while True:
+            for align in self._alignments(context):
+                candidates = [
+                    self._candidate(*member, align, forced, member[0] in free) for member in members
+                ]
+                selection = Selection(channels, candidates, alive, fixed)
+                counts = selection.spread() if self.scope == "global" else selection.local
+                if goal is None or goal.least(selection, counts) <= goal.target * (1 + _CLOSE):
+                    break
+            else:
+                assert goal is not None
+                raise goal.unreachable(selection, counts)
+            if goal is None:
+                assert self.ratio is not None
+                chosen, report = counts(self.ratio), {"target": {"ratio": self.ratio}}
+            else:
+                chosen, report = goal.choose(selection, counts, context)
+            keep = selection.keep(chosen)
+            barred = emptying.barred(keep, candidates, gone)
+            if not barred:
                 break
-        else:
-            assert goal is not None
-            raise goal.unreachable(selection, counts)
-        if goal is None:
-            assert self.ratio is not None
-            chosen, report = counts(self.ratio), {"target": {"ratio": self.ratio}}
-        else:
-            chosen, report = goal.choose(selection, counts, context)
-        keep = selection.keep(chosen)
+            free = [group for group in free if group not in barred]
         model.pending = channels.plan(keep)
         inexact = passed(channels.graph, model.pending)
         assert self.allow or not inexact, f"{inexact} lose channels without leave"
-        offered = np.unique(np.concatenate([c.alive.ravel() for c in candidates]))
+        emptied = sum(not keep[group.classes].any() for group in offered)
         return {
             **report,
             "align": align,
             "groups": len(candidates),
+            **({"groups_emptied": emptied} if emptied else {}),
             "classes_removed": int((alive & ~keep).sum()),
-            "classes": len(offered),
+            "classes": len(np.unique(np.concatenate([c.alive.ravel() for c in candidates]))),
             "inexact": inexact,
         }
 
@@ -179,19 +199,29 @@ class Prune(Pass):
             if scores is None:
                 fixed[group.classes] = alive[group.classes]
                 continue
+            if not alive[group.classes].any():
+                continue
             scores = normalized(scores, self.normalize, len(group.producers))
             found.append((group, *_ranked(group, scores, alive)))
         return found, fixed
 
     def _candidate(
-        self, group: Group, classes: Labels, scores: Scores, align: int, forced: _Overrides
+        self,
+        group: Group,
+        classes: Labels,
+        scores: Scores,
+        align: int,
+        forced: _Overrides,
+        free: bool,
     ) -> Candidate:
+        """Return what may be chosen for a group; it may lose all classes where it is `free`."""
         site = group.producers[0]
         # Positions of one unit along the axis, of which there may be several rows.
         positions = int(np.isin(site.classes, group.classes).sum()) * group.rows
         rows = site.classes.size // site.classes.shape[-1]
         multiplicity = max(1, positions // (len(group) * rows))
-        allowed = allowed_counts(len(classes), multiplicity, align, self.min)
+        floor = self.min if free else max(self.min, 1)
+        allowed = allowed_counts(len(classes), multiplicity, align, floor)
         allowed = forced.narrowed(group, len(classes), multiplicity, allowed)
         return Candidate(group, classes, scores, multiplicity, allowed)
 
@@ -311,11 +341,11 @@ class _Overrides:
         for pattern, key, value in rules:
             if (
                 key not in ("ratio", "keep")
-                or (key == "ratio" and not 0 <= value < 1)
+                or (key == "ratio" and not 0 <= value <= 1)
                 or not 0 <= value < np.inf
             ):
                 raise IrpruneError(
-                    f"{pattern}: {key} = {value:g} is not ratio in [0, 1) or keep", file=path
+                    f"{pattern}: {key} = {value:g} is not ratio in [0, 1] or keep", file=path
                 )
         return cls(tuple(rules))
 
@@ -329,8 +359,23 @@ class _Overrides:
 
     def narrowed(self, group: Group, total: int, multiplicity: int, allowed: Counts) -> Counts:
         """Return the one allowed count that the last matching rule asks for, or all of them."""
+        rule = self._rule(group)
+        if rule is None:
+            return allowed
+        if self.empties(group):
+            return np.zeros(1, np.int64)
+        key, value = rule
+        kept = value / multiplicity if key == "keep" else total * (1 - value)
+        allowed = allowed[allowed > 0]
+        return allowed[[np.abs(allowed - kept).argmin()]]
+
+    def empties(self, group: Group) -> bool:
+        """Return whether the last matching rule removes the whole group."""
+        return self._rule(group) in (("keep", 0), ("ratio", 1))
+
+    def _rule(self, group: Group) -> tuple[str, float] | None:
+        """Return key and value of the last matching rule."""
         for pattern, key, value in reversed(self.rules):
             if any(fnmatchcase(name, pattern) for name in group.names):
-                kept = value / multiplicity if key == "keep" else total * (1 - value)
-                return allowed[[np.abs(allowed - kept).argmin()]]
-        return allowed
+                return key, value
+        return None

@@ -54,6 +54,8 @@ class Candidate:
 def allowed_counts(alive: int, multiplicity: int, align: int, floor: int) -> Counts:
     """Return the kept counts whose axis length is a multiple of ``align``, and ``alive`` itself.
 
+    A floor of 0 permits 0 too.
+
     Args:
         alive: classes to choose from.
         multiplicity: positions of one class along the axis.
@@ -61,7 +63,7 @@ def allowed_counts(alive: int, multiplicity: int, align: int, floor: int) -> Cou
         floor: least axis length, in positions.
     """
     unit = align // np.gcd(align, multiplicity)
-    counts = np.arange(unit, alive + 1, unit, dtype=np.int64)
+    counts = np.arange(unit if floor else 0, alive + 1, unit, dtype=np.int64)
     counts = counts[counts * multiplicity >= min(floor, alive * multiplicity)]
     return np.union1d(counts, [alive])
 
@@ -112,23 +114,33 @@ class Selection:
     # Counts to classes
 
     def keep(self, counts: Counts) -> Mask:
-        """Return the kept classes, shape ``(classes,)``; no tensor axis is left empty."""
+        """Return the kept classes, shape ``(classes,)``.
+
+        Only axes whose groups may lose all of their classes, and do, are left empty.
+        """
         keep = self._keep.copy()
+        emptied = ~self._keep
         for candidate, count in zip(self.candidates, counts, strict=True):
             keep[candidate.alive[: len(candidate.alive) - count]] = False
+            if count == 0:
+                emptied[candidate.alive] = True
         keep |= self._fixed
-        self._refill(keep)
+        self._refill(keep, emptied & ~keep)
         return keep
 
-    def _refill(self, keep: Mask) -> None:
+    def _refill(self, keep: Mask, emptied: Mask) -> None:
         """Give each tensor axis that lost everything its most important class back, with what
-        must stay beside it."""
+        must stay beside it.
+
+        Axes that have classes in ``emptied`` alone stay as they are.
+        """
         flat, starts, _ = self.channels.unique_axes
         ends = [*starts[1:], len(flat)]
         rank = np.zeros(len(keep))
         for candidate in self.candidates:
             rank[candidate.alive] = candidate.scores[:, None]
-        while len(empty := np.flatnonzero(self.channels.lengths(keep) == 0)):
+        refused = self.channels.lengths(~emptied) > 0
+        while len(empty := np.flatnonzero((self.channels.lengths(keep) == 0) & refused)):
             axis = flat[starts[empty[0]] : ends[empty[0]]]
             alive = axis[self._keep[axis]]
             best = alive[np.argmax(rank[alive])]

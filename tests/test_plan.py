@@ -130,7 +130,6 @@ def _entry(**changes: Any) -> dict[str, Any]:
         _entry(size=-3),
         _entry(size=1 << 40),
         _entry(size="many"),
-        _entry(kept=[]),
         _entry(kept=[[0, 4]]),
         _entry(kept=[[2, 1]]),
         _entry(kept=[[-1, 2]]),

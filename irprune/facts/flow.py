@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib import import_module
 
@@ -24,17 +24,26 @@ _LISTS = (ir.AttributeType.FLOATS, ir.AttributeType.INTS, ir.AttributeType.STRIN
 class Flow:
     """Facts about every value of a graph; about what an unknown op computes, nothing is known.
 
-    All activations are taken to be finite, so a product with zero is zero.
+    All activations are taken to be finite, so a product with zero is zero. With `nodes`, only
+    what these compute is looked at, in their order; the other activations stay unknown.
     """
 
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self, graph: ir.Graph, nodes: Iterable[ir.Node] | None = None) -> None:
         self.opset = graph.opset_imports.get("", 0)
         self._facts: dict[ir.Value, Facts] = {}
         self._linear: dict[ir.Node, Linear | None] = {}
-        for node in graph:
-            for value, facts in zip(node.outputs, self._outputs(node), strict=True):
-                if facts is not None and facts.number.size <= MOST_SLICES:
-                    self._facts[value] = facts
+        for node in graph if nodes is None else nodes:
+            self.learn(node)
+
+    def learn(self, node: ir.Node) -> None:
+        """Find facts about the outputs of a node from those about its inputs."""
+        for value, facts in zip(node.outputs, self._outputs(node), strict=True):
+            if facts is not None and facts.number.size <= MOST_SLICES:
+                self._facts[value] = facts
+
+    def assume(self, value: ir.Value, facts: Facts) -> None:
+        """Take facts about a value for granted."""
+        self._facts[value] = facts
 
     def of(self, value: ir.Value) -> Facts:
         """Return what is known about a value of known rank."""

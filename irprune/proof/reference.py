@@ -16,9 +16,9 @@ import onnx_ir as ir
 
 from irprune.errors import IrpruneError
 from irprune.names import Names
-from irprune.ops import rule_for
+from irprune.ops import bodies, rule_for
 from irprune.ops.rule import Contraction
-from irprune.plan import Balanced, Kept, Mask, Plan, count, take
+from irprune.plan import Balanced, Kept, Mask, Plan, count, raised, take
 from irprune.proof.gathered import Gatherer
 from irprune.walk import Dim, describe, dims_of
 
@@ -64,8 +64,6 @@ def check_plan(base: ir.Model, plan: Plan) -> None:
                     f"whose shape is {dims}",
                     mend=_OTHER,
                 )
-            if not count(mask):
-                raise IrpruneError(f"the plan keeps no position on axis {axis} of {name}")
 
 
 def _fits(dims: Sequence[Dim], axis: int, kept: Kept) -> bool:
@@ -93,6 +91,7 @@ class _Masker:
         self._names = Names(graph)
         self._masked: dict[tuple[ir.Value, int, tuple[int, ...], bytes], ir.Value] = {}
         self.gatherer = Gatherer(graph, plan, self._names, self._constant)
+        self._needed = _needed(graph, plan)
 
     def mask(self, node: ir.Node) -> None:
         """Mask every operand that the node sums over dropped positions of."""
@@ -119,8 +118,8 @@ class _Masker:
             return kept, None
         other = _input(node, contraction.weight)
         partner = self._planned(other, contraction.weight_axis)
-        if kept is None and partner is None:
-            return None, None
+        if (kept is None and partner is None) or node not in self._needed:
+            return kept, partner
         if kept is None or partner is None:
             pruned, whole = (other, data) if kept is None else (data, other)
             raise IrpruneError(
@@ -142,7 +141,7 @@ class _Masker:
     def _apply(self, node: ir.Node, value: ir.Value, axis: int, kept: Kept) -> ir.Value:
         assert value.shape is not None
         per = kept.per if isinstance(kept, Balanced) else ()
-        mask = _raised(kept, len(value.shape), axis)
+        mask = raised(kept, len(value.shape), axis)
         key = (value, axis, per, mask.tobytes())
         if key not in self._masked:
             self._masked[key] = self._insert(node, value, mask)
@@ -177,13 +176,6 @@ class _Masker:
         return value
 
 
-def _raised(kept: Kept, rank: int, axis: int) -> Mask:
-    """Return the mask of an axis as one that broadcasts against a tensor of that rank."""
-    if isinstance(kept, Balanced):
-        return kept.raised(rank, axis)
-    return kept.reshape([-1 if k == axis else 1 for k in range(rank)])
-
-
 def _same_positions(kept: Kept, partner: Kept, alive: Sequence[Kept | None]) -> bool:
     """Whether the data keeps along a contracted axis what the other operand keeps along its own.
 
@@ -206,6 +198,28 @@ def _same_positions(kept: Kept, partner: Kept, alive: Sequence[Kept | None]) -> 
     if outputs is not None:
         rows, wanted = (take(array, {0: outputs}) for array in (rows, wanted))
     return np.array_equal(rows, wanted)
+
+
+def _needed(graph: ir.Graph, plan: Plan) -> set[ir.Node]:
+    """Return the nodes that graph outputs depend on although some axes keep no position.
+
+    Of what ends in such an axis a composed plan may know parts only: what it dropped before.
+    """
+    gone = {
+        name for name, masks in plan.axes.items() if not all(count(kept) for kept in masks.values())
+    }
+    found: set[ir.Node] = set()
+    stack = [value.producer() for value in graph.outputs]
+    while stack:
+        node = stack.pop()
+        if node is None or node in found:
+            continue
+        found.add(node)
+        values = [value for value in node.inputs if value is not None]
+        for body in bodies(node):
+            values += [v for inner in body.all_nodes() for v in inner.inputs if v is not None]
+        stack += [value.producer() for value in values if value.name not in gone]
+    return found
 
 
 def _contractions(node: ir.Node) -> Iterator[Contraction]:

@@ -257,8 +257,8 @@ def test_nothing_to_prune_says_what_pins() -> None:
         ({"macs": "12q"}, 'macs="12q" is no number'),
         ({"macs": "1.2.3M"}, 'macs="1.2.3M" is no number'),
         ({"macs": ""}, 'macs="" is no number'),
-        ({"ratio": 0.5, "align": 0}, "align and min must be at least 1"),
-        ({"ratio": 0.5, "min": 0}, "align and min must be at least 1"),
+        ({"ratio": 0.5, "align": 0}, "align must be at least 1"),
+        ({"ratio": 0.5, "min": -1}, "min must not be negative"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:

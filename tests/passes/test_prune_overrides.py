@@ -50,6 +50,20 @@ def test_overrides_fix_single_groups(tmp_path: Path) -> None:
     assert _widths(plan) == {"a": 5, "b": 30, "c": 5, "d": 16}
 
 
+@pytest.mark.parametrize("text", ["keep = 0", "ratio = 1", "ratio = 1.0"])
+@pytest.mark.parametrize("least", [0, 1, 8])
+def test_overrides_remove_whole_groups(text: str, least: int, tmp_path: Path) -> None:
+    path = _overrides(tmp_path, f'[groups."b.w"]\n{text}\n')
+    plan = _prune(_net(), ratio=0.5, scope="local", min=least, overrides=path)
+    assert _widths(plan) == {"a": 12, "b": 0, "c": 12, "d": 16}
+
+
+def test_overrides_that_keep_a_channel_never_empty_a_group(tmp_path: Path) -> None:
+    path = _overrides(tmp_path, '[groups."b.w"]\nkeep = 3\n')
+    plan = _prune(_net(), ratio=0.5, scope="local", align=8, min=0, overrides=path)
+    assert _widths(plan)["b"] == 8
+
+
 def test_a_target_is_met_around_overrides(tmp_path: Path) -> None:
     text = '[groups."b.w"]\nratio = 0.0\n'
     model = _net()
@@ -66,7 +80,8 @@ def test_a_target_is_met_around_overrides(tmp_path: Path) -> None:
         ("[layers]\n", "not a usable override file"),
         ('[groups]\n"b.w" = 0.5\n', "not a usable override file"),
         ('[groups."b.w"]\nratio = "half"\n', "not a usable override file"),
-        ('[groups."b.w"]\nratio = 1.0\n', r"ratio = 1 is not ratio in \[0, 1\) or keep"),
+        ('[groups."b.w"]\nratio = 1.5\n', r"ratio = 1.5 is not ratio in \[0, 1\] or keep"),
+        ('[groups."a.w"]\nkeep = 0\n', "remove the whole of a.w: output y would not depend"),
         ('[groups."b.w"]\nkeep = -1\n', "keep = -1 is not"),
         ('[groups."b.w"]\nkeep = inf\n', "keep = inf is not"),
         ('[groups."b.w"]\nkeep = nan\n', "keep = nan is not"),

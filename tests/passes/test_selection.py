@@ -27,6 +27,8 @@ from irprune.passes.selection import Candidate, Selection, allowed_counts
         (6, 2, 1, 5, [3, 4, 5, 6]),
         (3, 1, 8, 1, [3]),
         (3, 1, 1, 50, [3]),
+        (3, 1, 1, 0, [0, 1, 2, 3]),
+        (10, 2, 8, 0, [0, 4, 8, 10]),
     ],
 )
 def test_allowed_counts(
@@ -39,7 +41,7 @@ def test_allowed_counts(
     alive=st.integers(1, 40),
     multiplicity=st.integers(1, 6),
     align=st.integers(1, 16),
-    floor=st.integers(1, 60),
+    floor=st.integers(0, 60),
 )
 def test_allowed_counts_are_all_counts_that_fit(
     alive: int, multiplicity: int, align: int, floor: int
@@ -48,7 +50,7 @@ def test_allowed_counts_are_all_counts_that_fit(
     least = min(floor, alive * multiplicity)
     fits = [
         count
-        for count in range(1, alive + 1)
+        for count in range(1 if floor else 0, alive + 1)
         if count == alive or ((count * multiplicity) % align == 0 and count * multiplicity >= least)
     ]
     assert found == fits

@@ -152,7 +152,7 @@ def test_names_of_masks_avoid_those_in_use() -> None:
         ({"z": {0: KEPT}}, "the plan names tensor z, which the base lacks"),
         ({"r": {1: KEPT[:3]}}, "the plan has 3 positions on axis 1 of r"),
         ({"r": {2: KEPT}}, "the plan has 4 positions on axis 2 of r"),
-        ({"r": {1: ~KEPT & KEPT}}, "the plan keeps no position on axis 1 of r"),
+        ({"r": {1: ~KEPT & KEPT}}, "the plan keeps different contracted positions of r and y.w"),
         ({"r": {}}, "the plan drops contracted positions of y.w but none of r"),
         ({"y.w": {}}, "the plan drops contracted positions of r but none of y.w"),
         ({"r": {1: KEPT[::-1]}}, "the plan keeps different contracted positions of r and y.w"),
