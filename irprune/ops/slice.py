@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irprune.labels import Axis
+from irprune.labels import Axis, Labels
 from irprune.ops.rule import Rule
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from irprune.edit import Edit
+    from irprune.edit import Edit, Mask
     from irprune.walk import Walk
 
 _PARAMETERS = ("starts", "ends", "axes", "steps")
@@ -66,10 +66,16 @@ class Slice(Rule):
             labels = axes[k]
             if labels is None:
                 continue
-            if abs(part.step) != 1 and not walk.all_pinned(labels):
-                walk.pin(labels, "is sliced with a step")
+            if abs(part.step) != 1:
+                self._tie_blocks(walk, labels, abs(part.step))
             axes[k] = labels[self._clamped(part, len(labels))]
         walk.set(node.outputs[0], axes)
+
+    @staticmethod
+    def _tie_blocks(walk: Walk, labels: Labels, step: int) -> None:
+        """Let positions go in blocks of ``step`` only, so that the step still meets its own."""
+        leaders = np.arange(len(labels)) // step * step
+        walk.unify(labels, labels[leaders])
 
     @staticmethod
     def _clamped(part: slice, length: int) -> slice:
@@ -90,10 +96,7 @@ class Slice(Rule):
             mask = masks[k]
             start, end = part.start, part.stop
             if mask is not None:
-                low, high = self._bounds(part, len(mask))
-                start, end = int(mask[:low].sum()), int(mask[:high].sum())
-                if part.step < 0:
-                    start, end = end - 1, start - 1 if start else -(2**31)
+                start, end = self._renumbered(part, mask)
             elif end is None:
                 end = -(2**31)
             starts.append(start)
@@ -102,12 +105,14 @@ class Slice(Rule):
         self._store(node, edit, 1, ends)
 
     @classmethod
-    def _bounds(cls, part: slice, length: int) -> tuple[int, int]:
-        """Return the half-open range of positions that a slice of step 1 or -1 selects."""
-        positions = range(length)[cls._clamped(part, length)]
-        if not len(positions):
+    def _renumbered(cls, part: slice, mask: Mask) -> tuple[int, int]:
+        """Return where the kept ones of the selected positions start and end."""
+        selected = np.arange(len(mask))[cls._clamped(part, len(mask))]
+        selected = (np.cumsum(mask) - 1)[selected[mask[selected]]]
+        if not len(selected):
             return 0, 0
-        return min(positions), max(positions) + 1
+        end = int(selected[-1]) + (1 if part.step > 0 else -1)
+        return int(selected[0]), end if end >= 0 else -(2**31)
 
     @staticmethod
     def _store(node: ir.Node, edit: Edit, k: int, numbers: list[int]) -> None:
