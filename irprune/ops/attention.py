@@ -165,7 +165,7 @@ class Attention(Rule):
         assert isinstance(width, int)
         if "scale" not in node.attributes and edit.kept(query, -1) is not None:
             heads = many if _rank(node) == 3 else 1
-            edit.set_attribute(node, "scale", 1 / sqrt(width // heads))
+            edit.set_attribute(node, "scale", float(np.float32(1 / sqrt(width // heads))))
         if _rank(node) == 3:
             edit.set_attribute(node, "q_num_heads", _kept_heads(edit, query, many))
             edit.set_attribute(node, "kv_num_heads", _kept_heads(edit, key, few))

@@ -128,10 +128,12 @@ def _joint(walk: Walk, axes: Sequence[Labels], key: str) -> Labels:
     for axis in axes:
         if len(axis) == 1:
             walk.pin(axis, "is an axis of one position that a reshape drops")
-    longest_first = sorted(range(len(dims)), key=lambda k: -dims[k])
-    free = {k: axes[k] for k in longest_first if not walk.all_pinned(axes[k])}
+    wanted = list(range(len(dims)))
+    if walk.heads == "inner":
+        wanted.sort(key=lambda k: -dims[k])
+    free = {k: axes[k] for k in wanted if not walk.all_pinned(axes[k])}
     if not free:
-        free = {k: axes[k] for k in longest_first[:1]}
+        free = {k: axes[k] for k in sorted(wanted, key=lambda k: -dims[k])[:1]}
     chosen = next(iter(free))
     if len(free) > 1:
         decided = walk.choose(key, free)
@@ -143,6 +145,30 @@ def _joint(walk: Walk, axes: Sequence[Labels], key: str) -> Labels:
     shape = [1] * len(dims)
     shape[chosen] = dims[chosen]
     return np.broadcast_to(free[chosen].reshape(shape), dims).ravel()
+
+
+def _follow_last(walk: Walk, parts: Sequence[Axis], dims: Sequence[Dim], key: str) -> list[Axis]:
+    """Reshape a segment with dynamic axes: only the sized axes after the last of them may pass.
+
+    A position there is the position in the whole segment modulo their product, so it can be
+    followed where one side's product divides the other's, as in ``(batch, heads * width)`` to
+    ``(batch * heads, width)``.
+    """
+    first = 1 + max((k for k, part in enumerate(parts) if part is None), default=-1)
+    last = 1 + max((k for k, dim in enumerate(dims) if not isinstance(dim, int)), default=-1)
+    known = [part for part in parts[first:] if part is not None]
+    sized = [dim for dim in dims[last:] if isinstance(dim, int)]
+    before, after = prod(map(len, known)), prod(sized)
+    whole = max(before, after)
+    follows = min(before, after) > 1 and not whole % before and not whole % after
+    result: list[Axis] = [walk.fresh(d) if isinstance(d, int) else None for d in dims]
+    for axis in (*parts, *result) if not follows else (*parts[:first], *result[:last]):
+        walk.pin(axis, "is reshaped together with a dynamic axis")
+    if follows:
+        joint = np.tile(_joint(walk, known, f"{key}merge"), whole // before).reshape(-1, after)
+        walk.unify(np.tile(joint[0], len(joint)), joint.ravel())
+        result[last:] = factorise(walk, joint[0], sized, f"{key}split")
+    return result
 
 
 def reshape_axes(
@@ -159,12 +185,9 @@ def reshape_axes(
         lengths = [d for d in dims if isinstance(d, int)]
         known = [p for p in parts if p is not None]
         if len(known) < len(parts) or len(lengths) < len(dims) or not parts:
-            for part in known:
-                walk.pin(part, "is reshaped together with a dynamic axis")
-            for k in outer:
-                dim = target[k]
-                result[k] = walk.fresh(dim) if isinstance(dim, int) else None
-                walk.pin(result[k], "is reshaped together with a dynamic axis")
+            mixed = _follow_last(walk, parts, dims, f"{key}dynamic{inner.start}")
+            for k, axis in zip(outer, mixed, strict=True):
+                result[k] = axis
             continue
         joint = _joint(walk, known, f"{key}merge{inner.start}")
         for k, axis in zip(

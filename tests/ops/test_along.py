@@ -75,7 +75,7 @@ def test_triangles_and_determinants_stay_exact(width: int, batch: Dim, seed: int
     assert not any(rows + columns)
 
 
-@pytest.mark.parametrize(("axis", "added"), [(0, 0), (1, 1), (2, 2), (-1, 2)])
+@pytest.mark.parametrize(("axis", "added"), [(0, 0), (1, 1), (2, 2), (-1, 3)])
 def test_one_hot_adds_an_axis_that_stays(axis: int, added: int) -> None:
     net = Net()
     x = net.op("ArgMax", net.image(4, 1, (3, 5)), axis=2, keepdims=0)
