@@ -1,6 +1,6 @@
 """GatherND, GatherElements, ScatterND and ScatterElements: indexed axes stay, the others pass.
 
-Constant indices of GatherND renumber positions, as those of Gather do.
+Constant index tuples of GatherND and ScatterND renumber positions, as those of Gather do.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irprune.labels import Axis
+from irprune.labels import Axis, Labels
 from irprune.ops.reshape import factorise
 from irprune.ops.rule import Rule
 
@@ -21,6 +21,40 @@ if TYPE_CHECKING:
 
 _COMPUTED = "is indexed at computed positions"
 _WRITTEN = "is written at indexed positions"
+
+
+def _mapped(walk: Walk, indexed: list[Labels], indices: np.ndarray) -> list[Axis]:
+    """Label the axes of the index tuples; one indexed axis may lose positions, the others stay.
+
+    ``indices`` has shape ``(..., len(indexed))``.
+    """
+    free = [k for k, axis in enumerate(indexed) if not walk.all_pinned(axis)]
+    followed = free[0] if free else 0
+    for k in free[1:]:
+        walk.pin(indexed[k], "is indexed together with another axis that carries channels")
+    labels = indexed[followed][indices[..., followed]]
+    if not labels.ndim:
+        walk.pin(labels.reshape(1), "is selected by a scalar index")
+        return []
+    return factorise(walk, labels.ravel(), list(labels.shape), "index")
+
+
+def _renumber(node: ir.Node, edit: Edit, along: ir.Value | None) -> None:
+    """Drop the constant tuples of the positions that ``along`` loses, and renumber the others."""
+    data, indices = node.inputs[0], edit.constant(node.inputs[1])
+    if indices is None:
+        return
+    chosen = indices.copy()
+    for k in range(indices.ndim - 1):
+        kept = edit.kept(along, k)
+        if kept is not None:
+            chosen = np.compress(kept, chosen, axis=k)
+    for k in range(indices.shape[-1]):
+        mask = edit.kept(data, k)
+        if mask is not None:
+            chosen[..., k] = (np.cumsum(mask) - 1)[chosen[..., k]]
+    if chosen.shape != indices.shape or not np.array_equal(chosen, indices):
+        edit.set_constant(node, 1, chosen)
 
 
 class GatherND(Rule):
@@ -43,7 +77,7 @@ class GatherND(Rule):
         indices = walk.constant(node.inputs[1])
         known = [axis for axis in indexed if axis is not None]
         if indices is not None and not batch and len(known) == depth:
-            walk.set(output, [*self._mapped(walk, known, indices), *rest])
+            walk.set(output, [*_mapped(walk, known, indices), *rest])
             return
         places = walk.axes(node.inputs[1])
         for left, right in zip(data[:batch], places[:batch], strict=True):
@@ -52,35 +86,9 @@ class GatherND(Rule):
             walk.pin(axis, _COMPUTED)
         walk.set(output, [*places[:-1], *rest])
 
-    @staticmethod
-    def _mapped(walk: Walk, indexed: list[np.ndarray], indices: np.ndarray) -> list[Axis]:
-        """Follow one indexed axis that may lose positions; the others stay."""
-        free = [k for k, axis in enumerate(indexed) if not walk.all_pinned(axis)]
-        followed = free[0] if free else 0
-        for k in free[1:]:
-            walk.pin(indexed[k], "is indexed together with another axis that carries channels")
-        labels = indexed[followed][indices[..., followed]]
-        if not labels.ndim:
-            walk.pin(labels.reshape(1), "is selected by a scalar index")
-            return []
-        return factorise(walk, labels.ravel(), list(labels.shape), "gather")
-
     def rewrite(self, node: ir.Node, edit: Edit) -> None:
-        data, output = node.inputs[0], node.outputs[0]
-        indices = edit.constant(node.inputs[1])
-        if indices is None or (node.attributes.get_int("batch_dims", 0) or 0) > 0:
-            return
-        chosen = indices.copy()
-        for k in range(indices.ndim - 1):
-            kept = edit.kept(output, k)
-            if kept is not None:
-                chosen = np.compress(kept, chosen, axis=k)
-        for k in range(indices.shape[-1]):
-            mask = edit.kept(data, k)
-            if mask is not None:
-                chosen[..., k] = (np.cumsum(mask) - 1)[chosen[..., k]]
-        if chosen.shape != indices.shape or not np.array_equal(chosen, indices):
-            edit.set_constant(node, 1, chosen)
+        if (node.attributes.get_int("batch_dims", 0) or 0) == 0:
+            _renumber(node, edit, node.outputs[0])
 
 
 class GatherElements(Rule):
@@ -131,17 +139,27 @@ class ScatterND(Rule):
     ops = ("ScatterND",)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
-        data, places, updates = (walk.axes(value) for value in node.inputs[:3])
+        data, updates = walk.axes(node.inputs[0]), walk.axes(node.inputs[2])
         depth = walk.dims(node.inputs[1])[-1]
         if not isinstance(depth, int):
             walk.pin_node(node, "the number of indexed axes is unknown")
             return
-        for axis in (*data[:depth], *places, *updates[: len(places) - 1]):
-            walk.pin(axis, _WRITTEN)
-        passing = zip(data[depth:], updates[len(places) - 1 :], strict=True)
-        for axis, update in passing:
+        tuples = len(walk.dims(node.inputs[1])) - 1
+        leading, passing = updates[:tuples], updates[tuples:]
+        indices = walk.constant(node.inputs[1])
+        known = [axis for axis in data[:depth] if axis is not None]
+        if indices is None or len(known) < depth:
+            for axis in (*data[:depth], *leading, *walk.axes(node.inputs[1])):
+                walk.pin(axis, _WRITTEN)
+        else:
+            for axis, update in zip(_mapped(walk, known, indices), leading, strict=True):
+                walk.unify(axis, update)
+        for axis, update in zip(data[depth:], passing, strict=True):
             walk.unify(axis, update)
         walk.set(node.outputs[0], data)
+
+    def rewrite(self, node: ir.Node, edit: Edit) -> None:
+        _renumber(node, edit, node.inputs[2])
 
 
 RULES = (GatherND(), GatherElements(), ScatterElements(), ScatterND())

@@ -100,6 +100,34 @@ def test_elements_in_part_pin() -> None:
     assert why(net.model(), "p.w", 1).startswith("is indexed at computed positions")
 
 
+@given(
+    rows=st.integers(1, 3),
+    columns=st.integers(1, 3),
+    depth=st.integers(1, 2),
+    heads=st.sampled_from(["inner", "whole"]),
+    seed=seeds,
+)
+def test_constant_places_that_are_written_stay_exact(
+    rows: int, columns: int, depth: int, heads: Heads, seed: int
+) -> None:
+    """A part of the channels on axis 0 is overwritten by a table of others."""
+    net = Net(seed=seed)
+    channels = rows * columns + 2
+    x = net.op("Transpose", net.tokens(channels), perm=[2, 0, 1])
+    places = net.random.permutation(channels)[: rows * columns].reshape(rows, columns, 1)
+    tuples = np.concatenate([places, np.zeros((rows, columns, depth - 1), np.int64)], -1)
+    y = net.tokens(rows * columns, name="u")
+    updates = net.op("Reshape", net.op("Transpose", y, perm=[2, 0, 1]), net.ints(rows, -1, 1, 3))
+    updates = net.op("Squeeze", updates, net.ints(2)) if depth == 2 else updates
+    net.op("ScatterND", x, net.constant(tuples), updates, name="c")
+    net.consume(net.op("Transpose", "c", perm=[1, 2, 0]), 3, 2, channels)
+    trial = check_random_plan(net.model(), seed, heads)
+    written, other = ties(trial.model, ("p.w", 1), ("u.w", 1), heads=heads)
+    assert sum(map(bool, written)) >= (channels if rows * columns > 1 else 2)
+    if rows * columns > 1:
+        assert other == [written[k] for k in places.ravel()]
+
+
 @pytest.mark.parametrize("computed", [False, True])
 @given(width=st.integers(1, 5), seed=seeds)
 def test_written_slices_stay_exact(computed: bool, width: int, seed: int) -> None:
