@@ -74,10 +74,12 @@ class Edit:
 
     # What rules write
 
-    def set_attribute(self, node: ir.Node, name: str, value: int | Sequence[int]) -> None:
-        """Replace an integer attribute."""
+    def set_attribute(self, node: ir.Node, name: str, value: float | Sequence[int]) -> None:
+        """Replace an attribute: an integer, a float, or a list of integers."""
         if isinstance(value, int):
             node.attributes[name] = ir.AttrInt64(name, value)
+        elif isinstance(value, float):
+            node.attributes[name] = ir.AttrFloat32(name, value)
         else:
             node.attributes[name] = ir.AttrInt64s(name, list(value))
 

@@ -96,6 +96,7 @@ def _fold(model: ir.Model, parameters: frozenset[ir.Value], context: Context) ->
     """Infer shapes and fold what they make known, until nothing changes."""
     from irprune import shapes
     from irprune.folding.learning import Knowledge
+    from irprune.folding.merged import unmerge
     from irprune.folding.rewrite import ShapeFolder
 
     counts: Counter[str] = Counter()
@@ -105,7 +106,11 @@ def _fold(model: ir.Model, parameters: frozenset[ir.Value], context: Context) ->
         folder = ShapeFolder(model.graph, knowledge)
         folder.run()
         counts += folder.counts
-        if not folder.counts:
+        if folder.counts:
+            continue
+        unmerged = unmerge(model.graph)
+        counts["unmerged"] += unmerged
+        if not unmerged:
             break
     for node, reason in knowledge.failures.items():
         context.log(f"normalize: {node} stays, onnx.reference cannot compute it: {reason}")

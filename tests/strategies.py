@@ -186,7 +186,7 @@ def run(proto: onnx.ModelProto, feeds: Mapping[str, npt.NDArray[Any]]) -> Arrays
 
 
 def summed_axes(node: onnx.NodeProto, ranks: Mapping[str, int]) -> Iterator[tuple[int, int]]:
-    """Yield (input number, axis) of the operand axes that a node sums away; one operand each."""
+    """Yield (input number, axis) of the operand axes that a node sums away."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     rank = ranks.get(node.input[0], 0) if node.input else 0
     if node.op_type in ("Conv", "ConvTranspose"):
@@ -197,6 +197,15 @@ def summed_axes(node: onnx.NodeProto, ranks: Mapping[str, int]) -> Iterator[tupl
     elif node.op_type == "MatMul":
         yield 0, rank - 1
         yield 1, max(ranks[node.input[1]] - 2, 0)
+    elif node.op_type == "Attention":
+        yield from ((0, rank - 1), (1, rank - 1))
+    elif node.op_type == "Einsum":
+        left, _, right = attributes["equation"].decode().partition("->")
+        for index, term in enumerate(left.split(",")):
+            last = ranks[node.input[index]] - len(term.replace("...", "."))
+            for k, letter in enumerate(term.replace("...", "." * (last + 1))):
+                if letter not in right:
+                    yield index, k
     elif node.op_type == "ReduceSum":
         yield from ((0, axis) for axis in range(rank))
 

@@ -254,6 +254,9 @@ def settled_target(
         e if isinstance(e, int) else 0 if k < len(dims) and dims[k] == e else None
         for k, e in enumerate(asked)
     ]
+    if None in target and -1 in target:
+        k = target.index(-1)
+        target[k] = _rest(dims, asked, k)
     if (open_ := target.count(None) + target.count(-1)) > 1:
         return None
     numbers = [-1 if n is None else n for n in target]
@@ -265,6 +268,13 @@ def settled_target(
         if dynamic and rest[0] and rest == _product(dims, k):
             numbers[k] = 0
     return numbers
+
+
+def _rest(dims: Sequence[int | Length], asked: Sequence[Any], k: int) -> int:
+    """Return the length that a -1 at place ``k`` stands for; -1 where it is not a number."""
+    copied = [dims[j] if e == 0 and j < len(dims) else e for j, e in enumerate(asked)]
+    (whole, lengths), (part, named) = _product(dims, len(dims)), _product(copied, k)
+    return whole // part if part and lengths == named and not whole % part else -1
 
 
 def _product(elements: Sequence[Any], without: int) -> tuple[int, Counter[Any]]:

@@ -15,17 +15,22 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 FAMILIES = (
+    "along",
+    "attention",
     "concat",
     "constant",
     "conv",
+    "einsum",
     "elementwise",
     "expand",
     "gather",
+    "indexing",
     "linear",
     "norm",
     "pad",
     "pool",
     "reduce",
+    "region",
     "reshape",
     "resize",
     "slice",

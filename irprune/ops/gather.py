@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,6 +60,15 @@ class Gather(Rule):
         walk.pin(chosen[axis], "is selected by a scalar index")
         dropped = [without(labels, axis) for labels in chosen]
         return dropped[:axis] + dropped[axis + 1 :]
+
+    def producers(self, node: ir.Node) -> Sequence[tuple[int, int]]:
+        """Rows of a table looked up at computed positions: its columns are the channels."""
+        table, indices = node.inputs[0], node.inputs[1]
+        assert table is not None and table.shape is not None and indices is not None
+        rank = len(table.shape)
+        last = node.attributes.get_int("axis", 0) % rank == rank - 1
+        looked_up = table.is_initializer() and not indices.is_initializer()
+        return ((0, rank - 1),) if looked_up and not last else ()
 
     def rewrite(self, node: ir.Node, edit: Edit) -> None:
         data, output = node.inputs[0], node.outputs[0]

@@ -140,10 +140,12 @@ def _joint(walk: Walk, axes: Sequence[Labels], key: str) -> Labels:
     for axis in axes:
         if len(axis) == 1:
             walk.pin(axis, "is an axis of one position that a reshape drops")
-    longest_first = sorted(range(len(dims)), key=lambda k: -dims[k])
-    free = {k: axes[k] for k in longest_first if not walk.all_pinned(axes[k])}
+    wanted = list(range(len(dims)))
+    if walk.heads == "inner":
+        wanted.sort(key=lambda k: -dims[k])
+    free = {k: axes[k] for k in wanted if not walk.all_pinned(axes[k])}
     if not free:
-        free = {k: axes[k] for k in longest_first[:1]}
+        free = {k: axes[k] for k in sorted(wanted, key=lambda k: -dims[k])[:1]}
     chosen = next(iter(free))
     if len(free) > 1:
         decided = walk.choose(key, list(free))

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irprune.elements import elements_of
-from irprune.labels import Rows, selected
+from irprune.labels import Labels, Rows, selected
 from irprune.ops.rule import Rule
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irprune.edit import Edit
+    from irprune.plan import Mask
     from irprune.walk import Walk
 
 _PARAMETERS = ("starts", "ends", "axes", "steps")
@@ -82,14 +83,22 @@ class Slice(Rule):
                 axes = [walk.tied(a) if isinstance(a, Rows) and k in a.per else a for a in axes]
                 axes[k] = None
                 continue
-            if abs(part.step) != 1 and not walk.all_pinned(labels):
-                walk.pin(labels, "is sliced with a step")
+            if abs(part.step) != 1:
+                axes[k] = tied = walk.tied(labels)
+                assert tied is not None
+                self._tie_blocks(walk, tied, abs(part.step))
             chosen = np.arange(len(labels))[self._clamped(part, len(labels))]
-            if isinstance(labels, Rows):
-                cuts = self._bounds(part, len(labels))
-                walk.balance_parts(labels, cuts)
+            rows = axes[k]
+            if isinstance(rows, Rows) and len(chosen):
+                walk.balance_parts(rows, [int(chosen.min()), int(chosen.max()) + 1])
             axes = selected(axes, k, chosen)
         walk.set(node.outputs[0], axes)
+
+    @staticmethod
+    def _tie_blocks(walk: Walk, labels: Labels, step: int) -> None:
+        """Let positions go in blocks of ``step`` only, so that the step still meets its own."""
+        leaders = np.arange(len(labels)) // step * step
+        walk.unify(labels, labels[leaders])
 
     @staticmethod
     def _clamped(part: slice, length: int) -> slice:
@@ -115,10 +124,7 @@ class Slice(Rule):
                 continue
             start, end = part.start, part.stop
             if mask is not None:
-                low, high = self._bounds(part, len(mask))
-                start, end = int(mask[:low].sum()), int(mask[:high].sum())
-                if part.step < 0:
-                    start, end = end - 1, start - 1 if start else -(2**31)
+                start, end = self._renumbered(part, mask)
             elif end is None:
                 end = -(2**31)
             starts.append(start)
@@ -127,12 +133,14 @@ class Slice(Rule):
         self._store(node, edit, 1, ends)
 
     @classmethod
-    def _bounds(cls, part: slice, length: int) -> tuple[int, int]:
-        """Return the half-open range of positions that a slice of step 1 or -1 selects."""
-        positions = range(length)[cls._clamped(part, length)]
-        if not len(positions):
+    def _renumbered(cls, part: slice, mask: Mask) -> tuple[int, int]:
+        """Return where the kept ones of the selected positions start and end."""
+        selected = np.arange(len(mask))[cls._clamped(part, len(mask))]
+        selected = (np.cumsum(mask) - 1)[selected[mask[selected]]]
+        if not len(selected):
             return 0, 0
-        return min(positions), max(positions) + 1
+        end = int(selected[-1]) + (1 if part.step > 0 else -1)
+        return int(selected[0]), end if end >= 0 else -(2**31)
 
     @staticmethod
     def _store(node: ir.Node, edit: Edit, k: int, numbers: list[int | None]) -> None:

@@ -6,6 +6,7 @@ Each check yields the disagreements that it finds, in words; none means that it 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import sqrt
 
 import numpy as np
 import onnx_ir as ir
@@ -112,8 +113,22 @@ def nodes(base: ir.Model, pruned: ir.Model, plan: Plan) -> Iterator[str]:
             continue
         touched = any(v is not None and v.name in plan.axes for v in (*old.inputs, *old.outputs))
         for name in sorted({*old.attributes, *node.attributes}):
-            if not _same_attribute(old.attributes.get(name), node.attributes.get(name), touched):
+            was = old.attributes.get(name, _default(old, name))
+            if not _same_attribute(was, node.attributes.get(name), touched):
                 yield f"attribute {name} of node {describe(node)} changed"
+
+
+def _default(node: ir.Node, name: str) -> ir.Attr | None:
+    """Return the float attribute that a node leaves to its shapes: the scale of Attention.
+
+    It comes from the width of a head, which compaction may change: then it must be written out.
+    """
+    query = node.inputs[0] if node.op_type == "Attention" and name == "scale" else None
+    dims = [] if query is None else dims_of(query) or []
+    if not dims or not isinstance(dims[-1], int):
+        return None
+    heads = (node.attributes.get_int("q_num_heads", 0) or 1) if len(dims) == 3 else 1
+    return ir.AttrFloat32(name, float(np.float32(1 / sqrt(dims[-1] // heads))))
 
 
 def _same_attribute(old: ir.Attr | None, new: ir.Attr | None, touched: bool) -> bool:

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 from strategies import Dim, Net, batches, check_random_plan, seeds, ties, why
 
+from irprune.channels import analyse
+from irprune.groups import coupled_groups
 from irprune.walk import Heads, constant_of
 
 
@@ -57,6 +59,16 @@ def test_computed_indices_keep_the_axis_and_free_the_columns() -> None:
     model = net.model()
     assert why(model, "table", 0).startswith("is gathered at computed positions")
     assert ties(model, ("table", 1), ("c", 2)) == [[1, 2, 3, 4]] * 2
+
+
+def test_columns_of_a_looked_up_table_are_created_there() -> None:
+    net = Net()
+    table, words = net.weight(5, 4, name="table"), net.input("N", 3, name="x", dtype=7)
+    net.consume(net.op("Gather", table, words), 3, 2, 4)
+    net.op("Gather", net.weight(5, 4), words, name="z", axis=1)
+    net.op("Gather", net.weight(5, 4), net.ints(1, 2), name="constant")
+    (group,) = coupled_groups(analyse(net.model("y").ir.graph))
+    assert [(site.node.name, site.axis) for site in group.producers] == [("gather1.Gather", 1)]
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])

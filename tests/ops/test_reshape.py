@@ -165,6 +165,42 @@ def test_a_reshape_with_a_dynamic_axis_pins_what_it_mixes() -> None:
     net.op("Reshape", net.tokens(4, 1, "T"), net.ints(1, 2, -1), name="c")
     net.op("ReduceMax", "c", axes=[2], name="y")
     assert why(net.model(), "p.w", 1).startswith("is reshaped together with a dynamic axis")
+    net = Net()
+    x = net.op("Transpose", net.tokens(4, 1, "T"), perm=[0, 2, 1])
+    net.linear(net.op("Reshape", x, net.ints(1, -1, 2), name="c"), 2, 2, "y")
+    assert why(net.model(), "p.w", 1).startswith("is reshaped together with a dynamic axis")
+
+
+@pytest.mark.parametrize("heads", ["inner", "whole"])
+def test_the_last_axes_pass_beside_a_dynamic_one(heads: Heads) -> None:
+    """(batch, heads * width) to (batch * heads, width) and back: the width is followed."""
+    net = Net()
+    net.op("Reshape", net.tokens(6, "N"), net.ints(3, -1, 2), name="c")
+    net.op("Reshape", net.op("Tanh", "c"), net.ints(-1, 3, 6), name="d")
+    net.linear("d", 6, 2, "y")
+    rows = ties(net.model(), ("p.w", 1), ("c", 2), ("d", 2), heads=heads)
+    assert rows == [[1, 2, 1, 2, 1, 2], [1, 2], [1, 2, 1, 2, 1, 2]]
+
+
+@given(
+    rows=st.integers(1, 3),
+    width=st.integers(1, 4),
+    again=st.integers(1, 3),
+    heads=both_heads,
+    seed=seeds,
+)
+def test_axes_beside_a_dynamic_one_stay_exact(
+    rows: int, width: int, again: int, heads: Heads, seed: int
+) -> None:
+    net = Net(seed=seed)
+    x = net.tokens(rows * width, "N", again)
+    net.op("Reshape", x, net.ints(-1, width), name="c")
+    net.op("Reshape", net.op("Tanh", "c"), net.ints(-1, again * rows, width), name="d")
+    net.op("Reshape", net.op("Tanh", "d"), net.ints(-1, again, rows * width), name="e")
+    net.consume("e", 3, 2, rows * width)
+    trial = check_random_plan(net.model(), seed, heads)
+    if width > 1:
+        assert all(ties(trial.model, ("p.w", 1), ("c", 1), ("e", 2), heads=heads)[0])
 
 
 def test_what_does_not_divide_is_mixed_with_the_dynamic_axis() -> None:

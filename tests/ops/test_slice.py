@@ -51,11 +51,27 @@ def test_a_slice_takes_its_part_of_the_labels(
         check_random_plan(model, seed)
 
 
-def test_a_step_keeps_the_axis() -> None:
+@pytest.mark.parametrize(
+    ("start", "end", "step", "classes"),
+    [
+        (0, 5, 2, [1, 2, 3]),
+        (1, 5, 2, [1, 2]),
+        (-1, FIRST, -2, [3, 2, 1]),
+        (3, 0, -2, [2, 1]),
+        (2, LAST, 3, [1]),
+    ],
+)
+def test_a_step_ties_the_positions_of_each_block(
+    start: int, end: int, step: int, classes: list[int]
+) -> None:
     net = Net()
-    _slice(net, net.image(5), [0], [5], [1], [2])
-    net.consume("c", 4, 1, 3)
-    assert why(net.model(), "p.w", 0) == "is sliced with a step at c.Slice (Slice)"
+    _slice(net, net.image(5), [start], [end], [1], [step])
+    net.consume("c", 4, 1, len(classes))
+    model = net.model()
+    blocks = [k // abs(step) + 1 for k in range(5)]
+    assert ties(model, ("p.w", 0), ("c", 1)) == [blocks, classes]
+    lost = [check_random_plan(model, seed).removed("c", 1) for seed in range(8)]
+    assert max(lost) > 0 or len(classes) == 1
 
 
 def _computed(axis: int) -> Model:

@@ -10,6 +10,7 @@ import pytest
 from cases import Case, layers, node, pruned
 from strategies import Net
 
+from irprune.plan import Plan
 from irprune.proof import agreement
 
 
@@ -114,3 +115,18 @@ def test_tensors_of_attributes_must_be_equal() -> None:
     twos = ir.tensor(np.full(1, 2, np.float32))
     node(case[1], "c").attributes["value"] = ir.AttrTensor("value", twos)
     assert problems(case) == ["attribute value of node c.ConstantOfShape (ConstantOfShape) changed"]
+
+
+def test_the_scale_of_attention_may_be_written_out_as_it_was() -> None:
+    """Without the attribute it comes from the width of a head, which may have changed."""
+
+    def attention(scale: float | None) -> ir.Model:
+        net = Net(23)
+        x = net.input(1, 3, 8)
+        given = {} if scale is None else {"scale": scale}
+        net.op("Attention", x, x, x, name="y", q_num_heads=2, kv_num_heads=2, **given)
+        return net.model().ir
+
+    for old, new, found in [(None, 0.5, 0), (None, 0.6, 1), (0.5, None, 1), (0.6, 0.6, 0)]:
+        problems = list(agreement.nodes(attention(old), attention(new), Plan()))
+        assert len(problems) == found, problems
