@@ -47,7 +47,7 @@ FRAMES = {"mvit_*": 16, "s3d": 14}
 """Images of a film, 8 where no name fits."""
 
 TIMM = {
-    "beit_base_patch16_224": 96, "botnet26t_256": 256, "halonet26t": 128, "lambda_resnet26t": 128,
+    "beit_base_patch16_224": 96, "botnet26t_256": 256, "halonet26t": 256, "lambda_resnet26t": 128,
     "gernet_s": 128, "mobileone_s0": 128, "cait_xxs24_224": 112, "coat_tiny": 128,
     "coat_lite_tiny": 128, "convit_tiny": 112, "convmixer_768_32": 56, "convnext_atto": 128,
     "convnextv2_atto": 128, "cpubone_nano": 128, "crossvit_tiny_240": 240, "csatv2": 256,
@@ -99,8 +99,7 @@ class Network:
     """Whether output shapes depend on input shapes alone: detectors list what they find."""
 
     def inputs(self, batch: int, seed: int) -> Tensor:
-        """Random smooth photos or films; a detector takes one photo whatever the batch."""
-        batch = batch if self.dense else 1
+        """Random smooth photos or films."""
         if not self.frames:
             return photos(batch, self.size, seed)
         film = photos(batch * self.frames, self.size, seed)
@@ -114,14 +113,14 @@ class Network:
 
 
 class Detector(nn.Module):
-    """One of torchvision's detectors, for photos (1, 3, H, W); names what it lists."""
+    """One of torchvision's detectors, for photos (N, 3, H, W); names what it finds on the first."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, photo: Tensor) -> dict[str, Tensor]:
-        found: list[dict[str, Tensor]] = self.model([photo[0]])
+    def forward(self, photos: Tensor) -> dict[str, Tensor]:
+        found: list[dict[str, Tensor]] = self.model(list(photos))
         return found[0]
 
 

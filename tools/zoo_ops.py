@@ -17,13 +17,13 @@ _regions = import_module("torchvision.ops.roi_align")  # the package's own name 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """Non-maximum suppression: boxes (N, 4), scores (N,) -> kept indices, best score first."""
-    order = scores.argsort(descending=True, stable=True)
-    overlaps = ops.box_iou(boxes[order], boxes[order]) > iou_threshold
-    kept = torch.ones(len(order), dtype=torch.bool)
-    for k in range(len(order)):
-        if kept[k]:
-            kept[k + 1 :] &= ~overlaps[k, k + 1 :]
-    return order[kept]
+    left = scores.argsort(descending=True, stable=True)
+    kept = []
+    while len(left):
+        kept.append(left[:1])
+        overlaps = ops.box_iou(boxes[left[:1]], boxes[left[1:]])[0]
+        left = left[1:][overlaps <= iou_threshold]
+    return torch.cat(kept) if kept else left
 
 
 def roi_align(
@@ -43,13 +43,17 @@ def roi_align(
     return pooled
 
 
+def _has_ops() -> bool:  # the TorchScript exporter compiles it, so no lambda
+    return True
+
+
 def _install() -> torch.library.Library | None:
     if extension._has_ops():
         return None
     library = torch.library.Library("torchvision", "IMPL", "CPU")
     library.impl("nms", nms)
     library.impl("roi_align", roi_align)
-    extension._has_ops = _regions._has_ops = lambda: True
+    extension._has_ops = _regions._has_ops = _has_ops
     return library
 
 

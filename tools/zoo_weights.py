@@ -77,7 +77,7 @@ class _BatchStatistics:
             raise ValueError("a BatchNorm without running statistics")
         channels = inputs[0].transpose(0, 1).flatten(1)
         mean.copy_(channels.mean(1))
-        var.copy_(channels.var(1))
+        var.copy_(channels.var(1, correction=0))
         var.clamp_(min=0.1 * float(var.mean()))
         mean.add_(0.1 * var.sqrt() * torch.randn(mean.shape, generator=self._generator))
         var.mul_(torch.empty_like(var).uniform_(0.8, 1.25, generator=self._generator))
