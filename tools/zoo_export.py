@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import multiprocessing
 import os
 import tempfile
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -226,16 +224,12 @@ def export_file(model: nn.Module, network: Network, record: Record, out: Path, s
     record.ops = dict(sorted(Counter(node.op_type for node in proto.graph.node).items()))
 
 
-def export_model(
-    name: str, variants: Iterable[str], out: Path, *, seed: int, threads: int
-) -> list[Record]:
-    """Export the missing `variants` of network `name` into `out`."""
-    torch.set_num_threads(threads)
-    network = networks()[name]
+def export_model(network: Network, variants: Iterable[str], out: Path, seed: int) -> list[Record]:
+    """Export the missing `variants` of a network into `out`."""
     records: list[Record] = []
     model: nn.Module | None = None
     for variant in variants:
-        record = Record(name, network.source, variant, "exported")
+        record = Record(network.name, network.source, variant, "exported")
         records.append(record)
         start = time.perf_counter()
         try:
@@ -283,8 +277,7 @@ def arguments() -> argparse.Namespace:
         "--variants", nargs="+", default=list(DEFAULT_VARIANTS), metavar="PATTERN",
         help=f"of {', '.join(VARIANTS)}; the unfused ones keep BatchNorm and are not the default",
     )  # fmt: skip
-    parser.add_argument("--jobs", type=int, default=1, help="networks exported at a time")
-    parser.add_argument("--threads", type=int, default=1, help="of each job")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -292,27 +285,22 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     args = arguments()
     args.out.mkdir(parents=True, exist_ok=True)
-    names = matching(networks(), args.models)
+    torch.set_num_threads(args.threads)
+    zoo = networks()
     variants = matching(VARIANTS, args.variants)
-    spawn = multiprocessing.get_context("spawn")
     failed = False
-    with ProcessPoolExecutor(args.jobs, mp_context=spawn, max_tasks_per_child=1) as pool:
-        futures = [
-            pool.submit(export_model, name, missing, args.out, seed=args.seed, threads=args.threads)
-            for name in names
-            if (missing := [v for v in variants if not (args.out / f"{name}.{v}.onnx").exists()])
-        ]
-        for future in as_completed(futures):
-            records = future.result()
-            write_report(args.out, records)
-            for record in records:
-                failed |= record.status == "failed"
-                print(
-                    f"{record.file:50} {record.status:8} {record.seconds:7.1f} s"
-                    f" {record.bytes / 1e6:8.1f} MB  error {record.error:.1e}"
-                    f"  {record.reason}".rstrip(),
-                    flush=True,
-                )
+    for name in matching(zoo, args.models):
+        missing = [v for v in variants if not (args.out / f"{name}.{v}.onnx").exists()]
+        records = export_model(zoo[name], missing, args.out, args.seed)
+        write_report(args.out, records)
+        for record in records:
+            failed |= record.status == "failed"
+            print(
+                f"{record.file:50} {record.status:8} {record.seconds:7.1f} s"
+                f" {record.bytes / 1e6:8.1f} MB  error {record.error:.1e}"
+                f"  {record.reason}".rstrip(),
+                flush=True,
+            )
     return int(failed)
 
 
