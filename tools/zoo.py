@@ -3,8 +3,9 @@
     python tools/zoo.py --shared --out table.md      # the real models of the shared folder
     python tools/zoo.py --zoo ~/.cache/irprune/zoo   # what tools/zoo_export.py wrote
 
-A row: nodes, analysis seconds, share of contraction channels that are not pinned (channels of a
-graph input aside) and why the others are, parameters and MACs kept, largest proof error, verdict.
+A row: nodes, analysis seconds, share of the channels that weights are multiplied along that are not
+pinned (channels of a graph input aside) and why the others are, parameters and MACs kept, largest
+proof error, verdict.
 Constant weights get random numbers first, and the row says so. ``tools/zoo_sweep.py`` does the same
 for networks that it exports and deletes again.
 """
@@ -46,7 +47,7 @@ class Row:
     nodes: int = 0
     analysis_s: float = 0.0
     channels: int = 0
-    """Contraction channels, those of a graph input aside."""
+    """Channels that weights are multiplied along, those of a graph input aside."""
     free: int = 0
     """Those of them that are not pinned."""
     params: float | None = None
@@ -59,11 +60,11 @@ class Row:
     randomised: int = 0
     """Constant weights that got random numbers first."""
     pinned: dict[str, int] = field(default_factory=dict)
-    """Contraction channels that are pinned, by reason and op type."""
+    """Such channels that are pinned, by reason and op type."""
 
     @property
     def share(self) -> float:
-        """Share of the contraction channels that are free."""
+        """Share of the channels that are free."""
         return self.free / self.channels if self.channels else 1.0
 
     @property
@@ -108,7 +109,8 @@ def _analyse(model: api.Model, row: Row) -> None:
     channels = analyse(work.ir.graph)
     row.analysis_s = time.perf_counter() - started
     row.nodes = len(work.ir.graph)
-    sites = channels.contractions
+    weighted = {site.node for site in channels.consumers}
+    sites = [site for site in channels.contractions if site.node in weighted]
     for site in sites:
         inner = ~channels.from_input(site)
         row.channels += int(inner.sum())

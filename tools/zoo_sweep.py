@@ -77,10 +77,12 @@ def markdown(rows: Sequence[Row], command: str, pipeline: str) -> str:
     lines = [
         f"# {summary(rows)}",
         "",
-        f"`{command}`: `{pipeline}` and its proof, for {len(names)} networks of torchvision and",
-        "timm, exported in up to four ways. A column of an export holds the largest relative error",
-        "of the proof, or what happened instead (below). Free: the share of contraction channels",
-        "that are not pinned, channels of a graph input aside, the least of all exports. Nodes,",
+        f"`{command}`:",
+        f"`{pipeline}`",
+        f"and its proof, for {len(names)} networks of torchvision and timm, exported in up to",
+        "four ways. A column of an export holds the largest relative error of the proof, or what",
+        "happened instead (below). Free: the share of the channels that weights are multiplied",
+        "along (those of a graph input aside) that is not pinned, the least of all exports. Nodes,",
         "parameters and MACs kept are those of the first export.",
         "",
         "| source | files | proved | free | not exported |",
@@ -155,11 +157,11 @@ def _pinned(rows: Sequence[Row]) -> list[str]:
     """Return the section of what is pinned and why, one variant of each network."""
     lines = ["", "## What is pinned", ""] if rows else []
     if rows:
-        lines += ["Positions of contraction axes by reason and op, in the export that has most."]
+        lines += ["Channels by reason and op: of all files, then of each network's worst export."]
         total: Counter[str] = Counter()
         for row in rows:
             total.update(row.pinned)
-        lines += ["", "| positions | files | reason |", "| ---: | ---: | --- |"]
+        lines += ["", "| channels | files | reason |", "| ---: | ---: | --- |"]
         for reason, count in total.most_common():
             files = sum(reason in row.pinned for row in rows)
             lines.append(f"| {count} | {files} | {reason} |")
