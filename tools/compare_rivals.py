@@ -33,6 +33,7 @@ import onnx
 import onnxsim
 import torch
 import zoo_export
+import zoo_models
 from hard_cases import CASES
 from rivals_tools import RATIO, SELECT, TOOLS, Network, Outcome, judge, torch_pruner
 
@@ -64,7 +65,8 @@ def zoo_network(name: str, zoo: Path) -> Network:
     file = zoo / f"{name}.dynamo-static.onnx"
     if not file.exists():
         raise SystemExit(f"{file} is missing: tools/zoo_export.py --variants dynamo-static")
-    return Network(name, zoo_export.build(name), file, zoo_export.images(name, 1, 2))
+    network = zoo_models.networks()[name]
+    return Network(name, zoo_export.build(network), file, network.inputs(1, 2))
 
 
 def hard_network(name: str, folder: Path) -> Network:

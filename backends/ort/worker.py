@@ -1,6 +1,7 @@
 """The child process: answers requests on stdin until stdin ends.
 
-`run`   {model, optimize, threads, provider, outputs} + feeds -> {} + outputs
+`run`   {model, optimize, threads, provider, outputs} + feeds -> {} + outputs; the sessions used
+        last are kept for the next `run`
 `load`  {model, optimize, threads, provider, warmup} + feeds -> {}; holds the session for `time`
 `time`  {} -> {seconds}: seconds per run of the held session
 
@@ -24,12 +25,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from irprune.backends.ort import wire
+from irprune.backends.ort.sessions import ERRORS_ONLY, Sessions, open_session
 from irprune.protocols import Arrays
 
 MIN_SAMPLE_S = 0.02
 """A sample repeats a fast model for about this long, so that a cold first run weighs little."""
 
-_ERRORS_ONLY = 3
 _BFLOAT16 = 16
 
 Reply = tuple[dict[str, Any], dict[str, NDArray[Any]]]
@@ -41,9 +42,10 @@ class Worker:
     def __init__(self) -> None:
         self._held: Callable[[], object] | None = None
         self._repeat = 1
+        self._sessions = Sessions()
 
     def run(self, request: dict[str, Any], feeds: Arrays) -> Reply:
-        session = _session(request)
+        session = self._sessions.get(request)
         names = request["outputs"]
         if names is None:
             names = [output.name for output in session.get_outputs()]
@@ -51,7 +53,7 @@ class Worker:
         return {}, {name: _array(name, value) for name, value in zip(names, values, strict=True)}
 
     def load(self, request: dict[str, Any], feeds: Arrays) -> Reply:
-        self._held = _prepare(_session(request), None, feeds)
+        self._held = _prepare(open_session(request), None, feeds)
         for _ in range(request["warmup"]):
             once = self._seconds()
             self._repeat = max(1, math.ceil(MIN_SAMPLE_S / max(once, 1e-6)))
@@ -66,27 +68,6 @@ class Worker:
         for _ in range(repeat):
             self._held()
         return (time.perf_counter() - start) / repeat
-
-
-def _session(request: dict[str, Any]) -> ort.InferenceSession:
-    provider = request["provider"]
-    options = ort.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
-    options.intra_op_num_threads = request["threads"]
-    options.inter_op_num_threads = 1
-    # Idle threads of one child must not take the cores while another child is timed.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    levels = ort.GraphOptimizationLevel
-    options.graph_optimization_level = (
-        levels.ORT_ENABLE_ALL if request["optimize"] else levels.ORT_DISABLE_ALL
-    )
-    available = ort.get_available_providers()
-    if provider not in available:
-        raise ValueError(f"onnxruntime has no {provider}; it has {', '.join(available)}")
-    session = ort.InferenceSession(request["model"], options, providers=[provider])
-    if provider not in session.get_providers():
-        raise ValueError(f"onnxruntime could not start {provider}")
-    return session
 
 
 def _prepare(
@@ -123,7 +104,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when this process ends
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    ort.set_default_logger_severity(_ERRORS_ONLY)
+    ort.set_default_logger_severity(ERRORS_ONLY)
     worker = Worker()
     while True:
         try:
