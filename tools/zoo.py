@@ -5,9 +5,8 @@
 
 A row: nodes, analysis seconds, share of the channels that weights are multiplied along that are not
 pinned (channels of a graph input aside) and why the others are, parameters and MACs kept, largest
-proof error, verdict.
-Constant weights get random numbers first, and the row says so. ``tools/zoo_sweep.py`` does the same
-for networks that it exports and deletes again.
+proof error, verdict. Constant weights get random numbers first, unless ``--as-is``, and the row
+says so. ``tools/zoo_sweep.py`` does the same for networks that it exports and deletes again.
 """
 
 from __future__ import annotations
@@ -78,13 +77,13 @@ def name_and_variant(path: Path) -> tuple[str, str]:
     return (found[1], found[2]) if found else (path.stem, "")
 
 
-def measure(path: Path, pipeline: str = PIPELINE) -> Row:
+def measure(path: Path, pipeline: str = PIPELINE, *, as_is: bool = False) -> Row:
     """Analyse one model, run the pipeline on it and prove the result."""
     row = Row(*name_and_variant(path))
     started = time.perf_counter()
     try:
         model = api.load(path)
-        row.randomised = randomize(model)
+        row.randomised = 0 if as_is else randomize(model)
         _analyse(model, row)
         report = api.run(pipeline, model).report
         row.verdict = "proved"
@@ -205,6 +204,7 @@ def main() -> None:
     parser.add_argument("--zoo", type=Path, help="a folder of .onnx files")
     parser.add_argument("--match", default="*", help="only file names like this")
     parser.add_argument("--pipeline", default=PIPELINE)
+    parser.add_argument("--as-is", action="store_true", help="leave constant weights constant")
     parser.add_argument("--json", type=Path, help="write the rows here, after each model")
     parser.add_argument("--resume", action="store_true", help="skip what the JSON file holds")
     parser.add_argument("--out", type=Path, help="write the rows as a markdown table")
@@ -223,7 +223,7 @@ def main() -> None:
     for path in paths:
         if name_and_variant(path) in known:
             continue
-        row = measure(path, options.pipeline)
+        row = measure(path, options.pipeline, as_is=options.as_is)
         rows.append(row)
         print(show(row), flush=True)
         if options.reasons:

@@ -47,7 +47,8 @@ def sweep(network: Network, variant: str, pipeline: str, minutes: float) -> Row:
             row.reason = records[file.name]["reason"] if file.name in records else problem
             return row
         results = out / "rows.json"
-        problem = _run(minutes, "zoo.py", file, "--pipeline", pipeline, "--json", results)
+        options = ["--as-is", "--pipeline", pipeline, "--json", results]
+        problem = _run(minutes, "zoo.py", file, *options)
         rows = load_rows(results, pipeline)
         if not rows:
             row.verdict, row.reason = "crashed", problem
