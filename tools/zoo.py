@@ -30,6 +30,7 @@ from irprune.channels import analyse, pin_reasons
 from irprune.errors import CheckFailed, IrpruneError
 from irprune.passbase import Context
 from irprune.passes.normalize import Normalize
+from irprune.passes.prune import Prune
 
 SHARED = Path(os.environ.get("IRPRUNE_SHARED", Path(__file__).parents[2] / "shared"))
 PIPELINE = "normalize, prune{ratio=0.4 scope=local}, compact"
@@ -84,7 +85,7 @@ def measure(path: Path, pipeline: str = PIPELINE, *, as_is: bool = False) -> Row
     try:
         model = api.load(path)
         row.randomised = 0 if as_is else randomize(model)
-        _analyse(model, row)
+        _analyse(model, row, pipeline)
         report = api.run(pipeline, model).report
         row.verdict = "proved"
         _fill(row, report)
@@ -101,11 +102,12 @@ def measure(path: Path, pipeline: str = PIPELINE, *, as_is: bool = False) -> Row
     return row
 
 
-def _analyse(model: api.Model, row: Row) -> None:
+def _analyse(model: api.Model, row: Row, pipeline: str) -> None:
+    (prune,) = (pass_ for pass_ in api.resolve_pipeline(pipeline) if isinstance(pass_, Prune))
     work = model.clone()
     Normalize().run(work, Context())
     started = time.perf_counter()
-    channels = analyse(work.ir.graph)
+    channels = analyse(work.ir.graph, prune.heads, prune.allow, prune.tie)
     row.analysis_s = time.perf_counter() - started
     row.nodes = len(work.ir.graph)
     weighted = {site.node for site in channels.consumers}
