@@ -68,6 +68,8 @@ def _axis(row: dict[str, Any]) -> str:
     if "index" not in row:
         counts = (row["size"], row["classes"], row["pinned"])
         lines = ["{}: {} positions, {} classes, {} pinned".format(head, *counts)]
+        if "per" in row:
+            lines[0] += f", others for each index of axis {' and '.join(map(str, row['per']))}"
     if row["pinned"]:
         lines.append(f"  pinned: {row['reason']}")
     coupled = [

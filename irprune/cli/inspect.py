@@ -67,7 +67,8 @@ def _text(facts: dict[str, Any], limit: int | None) -> str:
         ],
     ]
     groups = [
-        [group["name"], str(group["classes"]), _producers(group)] for group in facts["groups"]
+        [group["name"], str(group["classes"]), str(group["balanced"]), _producers(group)]
+        for group in facts["groups"]
     ]
     pinned = [
         [f"{row['tensor']}[{row['axis']}]", f"{row['pinned']}/{row['size']}", row["reason"] or ""]
@@ -77,7 +78,7 @@ def _text(facts: dict[str, Any], limit: int | None) -> str:
         [
             table(head, indent=""),
             "",
-            _section("coupled groups", ["name", "classes", "made by"], groups, limit),
+            _section("coupled groups", ["name", "classes", "rows", "made by"], groups, limit),
             "",
             _section("pinned axes", ["axis", "pinned", "reason"], pinned, limit),
         ]
