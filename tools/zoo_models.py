@@ -29,6 +29,7 @@ from torchvision import models as vision  # noqa: E402
 
 VISION_SIZES = {
     "inception_v3": 299,
+    "vit_?_32": 128,
     "vit_*": 112,
     "swin_v2_*": 256,
     "*rcnn_*": 160,

@@ -22,9 +22,32 @@ def _group(node: ir.Node) -> int:
     return node.attributes.get_int("group", 1)
 
 
-def _pin_spatial(node: ir.Node, walk: Walk, data: list[Axis], weight: list[Labelled]) -> None:
-    for axis in (*data[2:], *weight[2:]):
-        walk.pin(axis, "is a spatial axis of a convolution")
+def _spatial(node: ir.Node, walk: Walk, data: list[Axis], weight: list[Labelled]) -> list[Axis]:
+    """Return the labels of the output's spatial axes: they stay, unless a filter has length 1.
+
+    Every position of such an axis is filtered by itself, as another batch axis would be.
+    """
+    reason = "is a spatial axis of a convolution"
+    result: list[Axis] = []
+    for k, dim in enumerate(walk.dims(node.outputs[0])[2:]):
+        walk.pin(weight[k + 2], reason)
+        if _pointwise(node, k):
+            result.append(data[k + 2])
+        else:
+            walk.pin(data[k + 2], reason)
+            result.append(np.zeros(dim, np.int64) if isinstance(dim, int) else None)
+    return result
+
+
+def _pointwise(node: ir.Node, k: int) -> bool:
+    """Whether spatial axis ``k`` of the output is that of the data, position by position."""
+    weight = node.inputs[1]
+    assert weight is not None and weight.shape is not None
+    pads = node.attributes.get_ints("pads") or ()
+    added = node.attributes.get_ints("output_padding") or ()
+    strides = node.attributes.get_ints("strides") or ()
+    unpadded = not any((*pads[k :: len(weight.shape) - 2], *added[k : k + 1]))
+    return weight.shape[k + 2] == 1 and set(strides[k : k + 1]) <= {1} and unpadded
 
 
 def _part_of_group(node: ir.Node, walk: Walk, per_group: Labels) -> None:
@@ -39,12 +62,6 @@ def _part_of_group(node: ir.Node, walk: Walk, per_group: Labels) -> None:
     assert isinstance(length, int)
     labels = np.repeat(per_group, length // len(per_group), axis=0)
     walk.label(weight, 1, per_group[0] if len(per_group) == 1 else Rows((0,), labels))
-
-
-def _set_output(node: ir.Node, walk: Walk, batch: Axis, channels: Axis) -> None:
-    output = node.outputs[0]
-    spatial = [np.zeros(d, np.int64) if isinstance(d, int) else None for d in walk.dims(output)[2:]]
-    walk.set(output, [batch, channels, *spatial])
 
 
 def _depthwise(node: ir.Node) -> bool:
@@ -77,7 +94,7 @@ class Conv(Rule):
         w = walk.rows(node.inputs[1])
         filters = walk.tied(w[0])
         assert filters is not None
-        _pin_spatial(node, walk, x, w)
+        spatial = _spatial(node, walk, x, w)
         if _depthwise(node):
             walk.unify(np.repeat(x[1], made // groups), filters)
             walk.pin(w[1], "is the single input channel of a depthwise filter")
@@ -85,7 +102,7 @@ class Conv(Rule):
             walk.balance(filters.reshape(groups, -1))
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             walk.unify(walk.axes(node.inputs[2])[0], filters)
-        _set_output(node, walk, x[0], filters)
+        walk.set(node.outputs[0], [x[0], filters, *spatial])
 
     def producers(self, node: ir.Node) -> Sequence[tuple[int, int]]:
         return () if _depthwise(node) else ((1, 0),)
@@ -118,7 +135,7 @@ class ConvTranspose(Rule):
         if not _depthwise(node):
             _part_of_group(node, walk, channels.reshape(groups, -1))
         w = walk.rows(node.inputs[1])
-        _pin_spatial(node, walk, x, w)
+        spatial = _spatial(node, walk, x, w)
         walk.unify(x[1], w[0])
         if _depthwise(node):
             walk.pin(w[1], "is the channel multiplier of a depthwise filter")
@@ -127,7 +144,7 @@ class ConvTranspose(Rule):
             walk.balance(x[1].reshape(groups, -1))
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             walk.unify(walk.axes(node.inputs[2])[0], channels)
-        _set_output(node, walk, x[0], channels)
+        walk.set(node.outputs[0], [x[0], channels, *spatial])
 
     def producers(self, node: ir.Node) -> Sequence[tuple[int, int]]:
         return () if _depthwise(node) else ((1, 1),)

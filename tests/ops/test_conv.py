@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import Dim, Net, batches, check_random_plan, macs, seeds, ties, why
+from strategies import Dim, Net, batches, check_random_plan, macs, seeds, ties, why, widths
 
 groups = st.integers(1, 3)
 ranks = st.integers(1, 3)
@@ -151,3 +151,17 @@ def test_conv_chains_with_symbolic_sizes_stay_exact(
     net.conv(d, 6, 2, 1, 1, name="y")
     trial = check_random_plan(net.model(), seed)
     assert ties(trial.model, ("p", 1)) == [[1, 2, 3, 4, 5]]
+
+
+@given(seed=seeds, tokens=widths, channels=widths, kernel=st.sampled_from([1, 2]))
+def test_channels_on_a_spatial_axis_pass_a_filter_of_length_one(
+    seed: int, tokens: int, channels: int, kernel: int
+) -> None:
+    """A product over tokens written as a convolution: the embedding stands on the spatial axis."""
+    net = Net()
+    x = net.op("Reshape", net.tokens(channels + 1, length=tokens), net.ints(1, tokens, -1))
+    net.conv(x, tokens, 3, kernel, name="c")
+    net.consume("c", 3, 2, channels + 2 - kernel)
+    trial = check_random_plan(net.model(), seed)
+    (classes,) = ties(trial.model, ("p.w", 1))
+    assert all(classes) if kernel == 1 else not any(classes)
