@@ -48,6 +48,11 @@ Labelled = Axis | Rows
 """One tensor axis, with one set of labels or with one per row."""
 
 
+def per_row(per: tuple[int, ...], labels: Labels) -> Labelled:
+    """Return labels per row of the axes ``per``; where there are none, plain ones."""
+    return Rows(per, labels) if per else labels
+
+
 def moved(axis: Labelled, place: Callable[[int], int]) -> Labelled:
     """Return an axis of a tensor whose axis ``k`` now is axis ``place(k)``."""
     if not isinstance(axis, Rows):
@@ -84,10 +89,7 @@ def without(axis: Labelled, k: int) -> Labelled:
         return axis
     if k in axis.per:
         labels = axis.labels.squeeze(axis.per.index(k))
-        per = tuple(p for p in axis.per if p != k)
-        axis = Rows(per, labels)
-        if not per:
-            return labels
+        axis = per_row(tuple(p for p in axis.per if p != k), labels)
     return moved(axis, lambda p: p - (p > k))
 
 

@@ -44,6 +44,7 @@ class Normalize(Pass):
         }
         counts["copies"] = tidy.bypass_copies(model.ir.graph)
         folded = _fold(model.ir, parameters, context)
+        counts["weights"] = _fold_weights(model.ir, context)
         counts["unshared"] = constants.unshare(model.ir.graph, names.Names(model.ir.graph))
         removed = tidy.remove_dead(model.ir)
         counts |= folded | {"removed": folded["removed"] + removed}
@@ -81,6 +82,16 @@ def _inline(model: ir.Model) -> int:
         ) from error
     RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     return sum(result.id_count.values())
+
+
+def _fold_weights(model: ir.Model, context: Context) -> int:
+    from irprune.folding.weights import fold_weights
+
+    failures: dict[str, str] = {}
+    count = fold_weights(model.graph, failures)
+    for node, reason in failures.items():
+        context.log(f"normalize: {node} stays, onnx.reference cannot compute it: {reason}")
+    return count
 
 
 def _parameters(graph: ir.Graph) -> frozenset[ir.Value]:

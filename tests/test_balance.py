@@ -134,7 +134,11 @@ def _attention(heads: int, width: int, fused: str) -> Model:
     x = net.tokens(4, length=5, name="in")
     if fused:
         qkv = net.linear(x, 4, 3 * size, name="qkv")
-        if fused == "Split":
+        if fused == "Squeeze":
+            shaped = net.op("Reshape", qkv, net.ints(1, 5, 3, heads, width))
+            parts = net.split("Split", shaped, net.ints(1, 1, 1), names=list("abc"), axis=2)
+            q, k, v = (net.op("Squeeze", p, net.ints(2)) for p in parts)
+        elif fused == "Split":
             parts = net.split("Split", qkv, net.ints(size, size, size), names=list("abc"), axis=2)
             q, k, v = (net.op("Reshape", p, net.ints(0, 0, heads, width)) for p in parts)
         else:
@@ -155,9 +159,9 @@ def _attention(heads: int, width: int, fused: str) -> Model:
 
 @given(
     seed=seeds,
-    heads=st.integers(2, 4),
+    heads=st.integers(1, 4),
     width=st.integers(2, 5),
-    fused=st.sampled_from(["", "Split", "Gather"]),
+    fused=st.sampled_from(["", "Split", "Gather", "Squeeze"]),
 )
 def test_heads_lose_different_widths(seed: int, heads: int, width: int, fused: str) -> None:
     check_random_plan(_attention(heads, width, fused), seed)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irprune.elements import elements_of
-from irprune.labels import Axis, Labelled, Labels, Rows, shifted
+from irprune.labels import Axis, Labelled, Labels, Rows, per_row, shifted
 from irprune.ops.rule import Rule
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _carried(
         lengths += before.values()
         per |= {k: d for k, d in after.items() if d != 1}
     rows = np.broadcast_to(axis.labels.reshape(*shape, len(axis)), (*lengths, len(axis)))
-    return Rows(tuple(per), rows.reshape(*per.values(), len(axis)))
+    return per_row(tuple(per), rows.reshape(*per.values(), len(axis)))
 
 
 def reshape_axes(
