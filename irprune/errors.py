@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+_MAX_SHOWN = 120
+
 
 class IrpruneError(Exception):
     """Bad usage or bad input.
@@ -68,7 +70,39 @@ class PipelineError(IrpruneError):
         self.offset = offset
 
     def __str__(self) -> str:
-        start = self.text.rfind("\n", 0, self.offset) + 1
-        line = self.text[start:].split("\n", 1)[0]
-        pad = "".join(c if c == "\t" else " " for c in line[: self.offset - start])
-        return f"{super().__str__()}\n  {line}\n  {pad}^"
+        return f"{super().__str__()}\n{caret(self.text, self.offset)}"
+
+
+class SpecError(IrpruneError):
+    """A specification file that does not parse or makes no sense.
+
+    The message starts with `file:line:column` and ends with the line and a caret below the spot.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        text: str,
+        offset: int,
+        file: str | Path | None = None,
+        mend: str | None = None,
+    ) -> None:
+        self.text = text
+        self.offset = offset
+        self.line = text.count("\n", 0, offset) + 1
+        self.column = offset - text.rfind("\n", 0, offset)
+        super().__init__(reason, file=f"{file or 'text'}:{self.line}:{self.column}", mend=mend)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}\n{caret(self.text, self.offset)}"
+
+
+def caret(text: str, offset: int) -> str:
+    """The line of `text` around `offset`, indented, with a caret below the spot."""
+    start = text.rfind("\n", 0, offset) + 1
+    line = text[start:].split("\n", 1)[0].rstrip("\r")
+    first = max(0, offset - start - _MAX_SHOWN // 2)
+    shown = line[first : first + _MAX_SHOWN]
+    pad = "".join(c if c == "\t" else " " for c in line[first : offset - start])
+    return f"  {shown}\n  {pad}^"

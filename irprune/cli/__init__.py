@@ -11,6 +11,7 @@ from irprune.cli.explain import explain
 from irprune.cli.inspect import inspect
 from irprune.cli.passes import passes
 from irprune.cli.run import run
+from irprune.cli.subspace import subspace
 from irprune.cli.verify import verify
 
 
@@ -24,5 +25,5 @@ def main() -> None:
     """
 
 
-for command in (run, inspect, explain, verify, apply, bench, passes):
+for command in (run, inspect, explain, verify, apply, bench, passes, subspace):
     main.add_command(command)

@@ -1,0 +1,1 @@
+"""Exploring many pruned networks of one model."""
