@@ -1,0 +1,1 @@
+"""Caffe: networks and solvers in protobuf text format, weights in the wire format."""
