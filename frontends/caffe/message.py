@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -134,15 +134,25 @@ class Field:
 
     def enum(self, names: Sequence[_Str]) -> _Str:
         """One of `names`, given by name or by its position among them."""
-        if isinstance(self.value, Bareword) and self.value in names:
-            return _Str(self.value)
         if isinstance(self.value, int) and 0 <= self.value < len(names):
             return names[self.value]
-        if not isinstance(self.value, Bareword):
-            raise self.wrong(f"one of {', '.join(names)}")
-        close = get_close_matches(self.value.upper(), names, 1)
+        if isinstance(self.value, Bareword):
+            return self._known(names)
+        raise self.wrong(f"one of {', '.join(names)}, unquoted")
+
+    def one_of(self, names: Sequence[_Str]) -> _Str:
+        """A quoted string that is one of `names`."""
+        self.str()
+        return self._known(names)
+
+    def _known(self, names: Sequence[_Str]) -> _Str:
+        word = _Str(self.value)
+        if word in names:
+            return word
+        close = [name for name in names if name.lower() == word.lower()]
+        close = close or get_close_matches(word, names, 1)
         mend = f"did you mean {close[0]}?" if close else f"it is one of {', '.join(names)}"
-        raise self.error(f"`{self.name}` cannot be {self.value}", mend)
+        raise self.error(f"`{self.name}` cannot be {word}", mend)
 
     def message(self) -> Message:
         if isinstance(self.value, Message):
@@ -240,9 +250,14 @@ class Message:
                 if isinstance(found.value, Message):
                     found.value.ignore(*found.value._named)
 
-    def unread(self) -> Iterator[Field]:
-        """Iterate over the fields that nobody asked for, those of nested messages included."""
+    def unread(self, skip: Container[_Str] = ()) -> Iterator[Field]:
+        """Iterate over the fields that nobody asked for, those of nested messages included.
+
+        Fields named in `skip` are left out, with all that they hold.
+        """
         for one in self.fields:
+            if one.name in skip:
+                continue
             if one.name not in self._read:
                 yield one
             elif isinstance(one.value, Message):

@@ -25,8 +25,9 @@ __all__ = ["Bareword", "Field", "Message", "Source", "TextError", "parse", "read
 _SPACE = re.compile(r"(?:\s++|#[^\n]*+)*+")
 _TOKEN = re.compile(
     r"""(?P<name>[A-Za-z_][A-Za-z0-9_]*)
-      | (?P<number>0[xX][0-9a-fA-F]++ | (?:[0-9]++\.?+[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?+[fF]?+)
-        (?![A-Za-z0-9_.])
+      | (?P<number>0[xX][0-9a-fA-F]++
+                 | (?:[0-9]++\.?+[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?+[fF]?+
+        )(?![A-Za-z0-9_.])
       | (?P<string>"(?:[^"\\\n]|\\[^\n])*+" | '(?:[^'\\\n]|\\[^\n])*+')
       | (?P<punct>[][{}<>:,;-])
       | (?P<end>\Z)""",
