@@ -92,6 +92,11 @@ class Field:
     def column(self) -> _Int:
         return self.source.place(self.offset)[1]
 
+    @property
+    def place(self) -> _Str:
+        """File, line and column, for warnings."""
+        return f"{self.source.file or 'text'}:{self.line}:{self.column}"
+
     def error(self, reason: _Str, mend: _Str | None = None) -> TextError:
         """An error that points at this value."""
         return TextError(reason, self.source, self.offset, mend)
