@@ -115,9 +115,13 @@ def import_caffe(
     dynamic_batch: bool = False,
     seed: int = 0,
     end_at_heads: bool = False,
+    merge_scale: bool = True,
     warn: Callable[[str], None] = _silent,
 ) -> Imported:
-    """Like `from_caffe`, with what the graph does not hold."""
+    """Like `from_caffe`, with what the graph does not hold.
+
+    Without `merge_scale` a Scale layer after a BatchNorm stays a layer of its own.
+    """
     path = Path(prototxt)
     shapes = shapes or {}
     message = read(path)
@@ -125,7 +129,7 @@ def import_caffe(
     unmade = {name: shape for name, shape in shapes.items() if name not in made}
     network = network_of(message, phase, stages, level, unmade)
     blobs = None if weights is None else read_caffemodel(weights)
-    conversion = _Conversion(network, blobs, shapes, seed, end_at_heads, warn)
+    conversion = _Conversion(network, blobs, shapes, seed, end_at_heads, merge_scale, warn)
     conversion.run()
     model = conversion.model(network.name or path.stem)
     digest = hashlib.sha256(path.read_bytes())
@@ -148,6 +152,7 @@ class _Conversion:
     shapes: Mapping[str, Sequence[int]]
     seed: int
     end_at_heads: bool
+    merge_scale: bool
     warn: Callable[[str], None]
     training: list[dict[str, Any]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
@@ -256,7 +261,7 @@ class _Conversion:
             self.builder,
             self.parameters,
             lambda reason: self.warn(f"{layer.name} ({layer.type}), line {layer.line}: {reason}"),
-            overwritten=bool(layer.bottoms) and self._last_reader(index),
+            overwritten=self.merge_scale and bool(layer.bottoms) and self._last_reader(index),
         )
         count = len(self.builder.nodes)
         try:
