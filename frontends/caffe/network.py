@@ -145,7 +145,11 @@ def _inputs(net: Message) -> Iterator[tuple[str, tuple[int, ...]]]:
         raise spot.error(
             f"{len(names)} inputs have {len(shapes)} shapes", "give one input_shape per input"
         )
+    seen: set[str] = set()
     for name, dims in zip(names, shapes, strict=True):
+        if name.str() in seen:
+            raise name.error(f"input `{name.value}` is declared twice")
+        seen.add(name.str())
         for dim in dims:
             if not 0 < dim.int() <= _LARGEST_DIM:
                 raise dim.error(f"an input cannot have {dim.int()} positions along an axis")

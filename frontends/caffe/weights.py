@@ -148,7 +148,7 @@ class _Reader:
             if entry.wire == _VARINT:
                 yield entry.value
                 continue
-            self._expect(entry, _BYTES, f"{what}: its dimensions")
+            self._expect(entry, _BYTES, f"{what}: its shape")
             position = entry.start
             while position < entry.end:
                 value, position = self._varint(position, entry.end, what)

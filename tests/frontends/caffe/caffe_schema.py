@@ -16,11 +16,11 @@ _FIELDS = {
     "V0Layer": "name:string:1 type:string:2 blobs:.Blob+:50",
     "V1Layer": "layer:.V0Layer:1 bottom:string+:2 name:string:4 type:int32:5 blobs:.Blob+:6",
     "Layer": "name:string:1 type:string:2 bottom:string+:3 top:string+:4 phase:enum:10 "
-    "blobs:.Blob+:7 loose:.LooseBlob+:107 loss_weight:float+:5 flag:bool+:11 filler:.Filler+:12 "
+    "blobs:.Blob+:7 loss_weight:float+:5 flag:bool+:11 filler:.Filler+:12 "
     "size:uint64+:13",
     "Net": "name:string:1 layers:.V1Layer+:2 layer:.Layer+:100",
 }
-"""`name:type:number`; `+` repeated, `*` packed. Here `loose` stands in for unpacked `blobs`."""
+"""`name:type:number`; `+` repeated, `*` packed."""
 
 ENUM = ("TRAIN", "TEST", "NONE_")
 
