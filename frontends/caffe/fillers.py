@@ -67,11 +67,14 @@ def _unit_ball(filler: Message, shape: tuple[int, ...], generator: np.random.Gen
 
 
 def _bilinear(filler: Message, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
-    """The kernel that makes a deconvolution interpolate; every channel has the same."""
+    """The kernel that makes a deconvolution interpolate; every channel has the same.
+
+    Odd kernels are symmetric, as in later versions of Caffe; the first ones got them wrong.
+    """
     if len(shape) != 4 or shape[2] != shape[3]:
         raise filler.error(f"bilinear filling needs square kernels, the shape is {list(shape)}")
     factor = ceil(shape[3] / 2)
-    center = (2 * factor - 1 - factor % 2) / (2 * factor)
+    center = (shape[3] - 1) / (2 * factor)
     line = 1 - np.abs(np.arange(shape[3]) / factor - center)
     return np.broadcast_to(np.outer(line, line), shape)
 
