@@ -65,6 +65,8 @@ class Solver:
     train_net: Field | None = None
     """A path or a nested network, as the next ones."""
     test_nets: tuple[Field, ...] = ()
+    weights: tuple[str, ...] = ()
+    """Caffemodels that training starts from."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """One line for each field that Caffe does not know, with its place."""
 
@@ -171,6 +173,7 @@ def solver_of(message: Message) -> Solver:
         test_stages=test_stages,
         train_net=train,
         test_nets=tests,
+        weights=tuple(message.strs("weights")),
     )
     message.ignore(*_NO_MATTER)
     unknown = [f"{one.place}: unknown field `{one.name}`" for one in message.unread(skip=_NETS)]

@@ -60,14 +60,15 @@ def test_every_field_is_read() -> None:
         FIXED + "type: 'Adam' momentum: 0.9 momentum2: 0.99 delta: 1e-6 rms_decay: 0.5 "
         "weight_decay: 0.0005 regularization_type: 'L1' clip_gradients: 10 iter_size: 2 "
         "random_seed: 7 test_iter: [10, 20] test_interval: 5 snapshot: 50 "
-        "snapshot_prefix: 'out/net' display: 20 solver_mode: GPU device_id: 1 debug_info: true"
+        "snapshot_prefix: 'out/net' display: 20 solver_mode: GPU device_id: 1 debug_info: true "
+        "weights: 'a.caffemodel'"
     )
     assert (read.type, read.momentum, read.momentum2, read.delta) == ("Adam", 0.9, 0.99, 1e-6)
     assert (read.rms_decay, read.weight_decay, read.regularization_type) == (0.5, 0.0005, "L1")
     assert (read.clip_gradients, read.iter_size, read.random_seed) == (10, 2, 7)
     assert (read.test_iter, read.test_interval) == ((10, 20), 5)
     assert (read.snapshot, read.snapshot_prefix, read.max_iter) == (50, "out/net", 100)
-    assert read.warnings == ()
+    assert (read.weights, read.warnings) == (("a.caffemodel",), ())
 
 
 def test_absent_fields_have_caffes_defaults() -> None:
