@@ -8,35 +8,22 @@ blob; where layers work in place, that is the last one's, and earlier ones are `
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
-from irprune.errors import IrpruneError
-from irprune.frontends.caffe.builder import IR_VERSION, OPSET, Builder
-from irprune.frontends.caffe.layers import converters
-from irprune.frontends.caffe.layers.heads import HEADS, SHAPES_ONLY, SINKS, trains_only
-from irprune.frontends.caffe.layers.inputs import DATA, constant_data, declared
-from irprune.frontends.caffe.layers.job import Job
-from irprune.frontends.caffe.message import Message, TextError
-from irprune.frontends.caffe.network import Layer, Network, network_of
-from irprune.frontends.caffe.parameters import Parameters, Weights
+from irprune.frontends.caffe.conversion import Conversion
+from irprune.frontends.caffe.message import Message
+from irprune.frontends.caffe.network import network_of
+from irprune.frontends.caffe.parameters import Weights
 from irprune.frontends.caffe.text import read
 from irprune.frontends.caffe.upgrade import current_layers
 from irprune.frontends.caffe.weights import read_caffemodel
 from irprune.model import Model, Provenance
 from irprune.shapes import infer
-
-MODULE, SOURCE, LAYER = "irprune.module", "irprune.source", "irprune.layer"
-"""Node metadata: the convolution module, `file:line`, and the layer that a node belongs to."""
-
-TRAINING = "irprune.caffe.training"
-"""Model metadata: the data layers, losses and measures of the file, as JSON."""
 
 BATCH = "N"
 """The name of the batch axis where it is dynamic."""
@@ -123,285 +110,57 @@ def import_caffe(
     Without `merge_scale` a Scale layer after a BatchNorm stays a layer of its own.
     """
     path = Path(prototxt)
-    shapes = shapes or {}
     message = read(path)
-    made = {top for layer in current_layers(message) for top in layer.strs("top")}
-    unmade = {name: shape for name, shape in shapes.items() if name not in made}
-    network = network_of(message, phase, stages, level, unmade)
     blobs = None if weights is None else read_caffemodel(weights)
-    conversion = _Conversion(network, blobs, shapes, seed, end_at_heads, merge_scale, warn)
-    conversion.run()
-    model = conversion.model(network.name or path.stem)
+    imported = convert(
+        message,
+        blobs,
+        phase=phase,
+        stages=stages,
+        level=level,
+        shapes=shapes,
+        dynamic_batch=dynamic_batch,
+        seed=seed,
+        end_at_heads=end_at_heads,
+        merge_scale=merge_scale,
+        warn=warn,
+    )
     digest = hashlib.sha256(path.read_bytes())
     if weights is not None:
         with Path(weights).open("rb") as stream:
             while chunk := stream.read(1 << 22):
                 digest.update(chunk)
+    imported.model.provenance = Provenance(path.stem, path, digest.hexdigest())
+    return imported
+
+
+def convert(
+    message: Message,
+    weights: Weights | None = None,
+    *,
+    phase: str = "TEST",
+    stages: Iterable[str] = (),
+    level: int = 0,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    dynamic_batch: bool = False,
+    seed: int = 0,
+    end_at_heads: bool = False,
+    merge_scale: bool = True,
+    warn: Callable[[str], None] = _silent,
+) -> Imported:
+    """Like `import_caffe`, from a network's message and blobs by layer name."""
+    shapes = shapes or {}
+    made = {top for layer in current_layers(message) for top in layer.strs("top")}
+    unmade = {name: shape for name, shape in shapes.items() if name not in made}
+    network = network_of(message, phase, stages, level, unmade)
+    conversion = Conversion(network, weights, shapes, seed, end_at_heads, merge_scale, warn)
+    conversion.run()
+    name = network.name or "network"
+    model = conversion.model(name)
     if dynamic_batch:
         _free_batch(model)
-    adopted = Model.adopt(model, Provenance(path.stem, path, digest.hexdigest()))
+    adopted = Model.adopt(model, Provenance(name))
     return Imported(adopted, conversion.training, conversion.ended, conversion.named)
-
-
-@dataclass
-class _Conversion:
-    """The graph that grows, and what became of each layer."""
-
-    network: Network
-    weights: Weights | None
-    shapes: Mapping[str, Sequence[int]]
-    seed: int
-    end_at_heads: bool
-    merge_scale: bool
-    warn: Callable[[str], None]
-    training: list[dict[str, Any]] = field(default_factory=list)
-    ended: list[str] = field(default_factory=list)
-    named: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.builder = Builder()
-        self.parameters = Parameters(self.builder, self.weights, self.seed, self.warn)
-        self.versions: dict[str, list[tuple[str, ir.Value]]] = {}
-        self.offered: dict[str, tuple[int, ...]] = {}
-        self.unread: dict[str, None] = {}
-        self.wanted: dict[str, None] = {}
-        self.gone: set[str] = set()
-        self.cut: set[str] = set()
-
-    def run(self) -> None:
-        """Convert every layer."""
-        for name, shape in self.network.inputs:
-            self.offered[name] = tuple(self.shapes.get(name, shape))
-        known = converters()
-        for index, layer in enumerate(self.network.layers):
-            if layer.type in DATA and not constant_data(layer):
-                self._data(layer)
-            elif trains_only(layer) or self.gone.intersection(layer.bottoms):
-                self.gone.update(layer.tops)
-                self._train(layer)
-            elif blocked := [name for name in layer.bottoms if name in self.cut]:
-                self._end(layer, f"reads {blocked[0]}, which the graph does not make")
-            elif layer.type in SINKS:
-                for name in layer.bottoms:
-                    self.unread.pop(name, None)
-            elif layer.type in known:
-                self._convert(layer, index)
-            else:
-                self._head(layer)
-            for one in layer.fields.unread():
-                place = f"{self.network.file or 'text'}:{one.line}"
-                self.warn(f"{place}: {layer.name} ({layer.type}): unknown field `{one.name}`")
-        for name in self.shapes:
-            if name not in {value.name for value in self.builder.inputs}:
-                raise IrpruneError(
-                    f"there is no input {name} to give a shape",
-                    file=self.network.file,
-                    mend=f"inputs: {', '.join(value.name or '' for value in self.builder.inputs)}",
-                )
-        self._report()
-
-    def _data(self, layer: Layer) -> None:
-        for top in declared(layer):
-            given = self.shapes.get(top.top)
-            self.offered[top.top] = top.shape if given is None else tuple(given)
-            if given is None and top.chosen and self._is_read(top.top):
-                size = "x".join(map(str, top.shape))
-                lacking = ", ".join(top.chosen)
-                self.warn(
-                    f"{layer.name} ({layer.type}): chose {size} for {top.top}: the file does not "
-                    f"state {lacking}"
-                )
-        self._train(layer)
-
-    def _is_read(self, blob: str) -> bool:
-        return any(blob in one.bottoms and not trains_only(one) for one in self.network.layers)
-
-    def _train(self, layer: Layer) -> None:
-        """Keep a layer as metadata."""
-        self.training.append(
-            {
-                "name": layer.name,
-                "type": layer.type,
-                "bottoms": list(layer.bottoms),
-                "tops": list(layer.tops),
-                "fields": _plain(layer.fields, ("name", "type", "bottom", "top")),
-            }
-        )
-        layer.fields.ignore(*(one.name for one in layer.fields.fields))
-
-    def _head(self, layer: Layer) -> None:
-        if not self.end_at_heads:
-            known = [*converters(), *DATA, *SINKS, *HEADS]
-            close = [] if layer.type in HEADS else get_close_matches(layer.type, known, 1)
-            reason = (
-                "ONNX has no counterpart of this layer"
-                if layer.type in HEADS
-                else "unknown layer type"
-            )
-            mend = f"did you mean {close[0]}? " if close else ""
-            raise layer.error(
-                reason, f"{mend}end_at_heads=True (--end-at-heads) ends the graph before it"
-            )
-        self._end(layer, "ONNX has no counterpart of it" if layer.type in HEADS else "unknown type")
-        if layer.type not in SHAPES_ONLY:
-            self.wanted.update(dict.fromkeys(layer.bottoms))
-
-    def _end(self, layer: Layer, reason: str) -> None:
-        """End the graph before a layer: what it reads is computed, what it makes is not."""
-        self.cut.update(layer.tops)
-        self.ended.append(f"{layer.name} ({layer.type}, line {layer.line}): {reason}")
-        self.warn(f"the graph ends before {self.ended[-1]}")
-        layer.fields.ignore(*(one.name for one in layer.fields.fields))
-
-    def _convert(self, layer: Layer, index: int) -> None:
-        bottoms = [self._read(name, layer) for name in layer.bottoms]
-        job = Job(
-            layer,
-            bottoms,
-            self.builder,
-            self.parameters,
-            lambda reason: self.warn(f"{layer.name} ({layer.type}), line {layer.line}: {reason}"),
-            overwritten=self.merge_scale and bool(layer.bottoms) and self._last_reader(index),
-        )
-        count = len(self.builder.nodes)
-        try:
-            tops = converters()[layer.type](job)
-        except TextError:
-            raise
-        except IrpruneError as error:
-            raise layer.error(error.reason, error.mend) from error
-        if len(tops) != len(layer.tops):
-            raise layer.error(f"makes {len(tops)} tops, the file names {len(layer.tops)}")
-        self.parameters.check(layer)
-        for node in self.builder.nodes[count:]:
-            node.metadata_props[LAYER] = layer.name
-            file = Path(str(self.network.file)).name if self.network.file else "text"
-            node.metadata_props[SOURCE] = f"{file}:{layer.line}"
-            if layer.module:
-                node.metadata_props[MODULE] = layer.module
-        for name in layer.bottoms:
-            self.unread.pop(name, None)
-        if len(self.builder.nodes) == count and tops and bottoms and layer.type == "Scale":
-            self.versions[layer.bottoms[0]].pop()
-        for name, value in zip(layer.tops, tops, strict=True):
-            self.versions.setdefault(name, []).append((layer.name, value))
-            self.unread[name] = None
-
-    def _read(self, name: str, layer: Layer) -> ir.Value:
-        """The value that a blob has now; a graph input where a data layer made it."""
-        if name not in self.versions:
-            shape = self.offered[name]
-            self.versions[name] = [("", self.builder.input(name, shape))]
-        return self.versions[name][-1][1]
-
-    def _last_reader(self, index: int) -> bool:
-        """Whether no other layer reads the first bottom of a layer, neither before nor after."""
-        layers, name = self.network.layers, self.network.layers[index].bottoms[0]
-        in_place = name in layers[index].tops
-        if layers[index].bottoms.count(name) > 1 or name in self.wanted:
-            return False
-        if not in_place and any(name in one.bottoms for one in layers[index + 1 :]):
-            return False
-        return name in self.unread
-
-    def _report(self) -> None:
-        """Say what the user should know about the parameters."""
-        for names, what in (
-            (self.parameters.unfilled, "have no weight_filler: their weights are drawn like msra"),
-            (self.parameters.missing, "are not in the weights: their fillers draw the parameters"),
-        ):
-            if names:
-                shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-                self.warn(f"{len(names)} layers {what}: {shown}")
-        if self.weights is None:
-            return
-        used = {layer.name for layer in self.network.layers}
-        left = [name for name in self.weights if name not in used]
-        if left and len(left) == len(self.weights):
-            raise IrpruneError(
-                "the weights have no layer of this network",
-                file=self.network.file,
-                mend=f"they are for layers such as {', '.join(left[:3])}",
-            )
-        if left:
-            self.warn(f"{len(left)} layers of the weights are not used: {', '.join(left[:5])}")
-
-    def model(self, name: str) -> ir.Model:
-        """The finished graph: values and outputs named."""
-        outputs = self._outputs()
-        self._name()
-        ends = []
-        for blob in outputs:
-            value = self.versions[blob][-1][1]
-            if value.name != blob and blob not in self._taken:
-                (same,) = self.builder.node("Identity", [value], {}, f"{blob}/output")
-                same.name = blob
-                value = same
-            ends.append(value)
-        graph = ir.Graph(
-            self.builder.inputs,
-            list(dict.fromkeys(ends)),
-            nodes=self.builder.nodes,
-            initializers=list(self.builder.initializers.values()),
-            opset_imports={"": OPSET},
-            name=name,
-        )
-        model = ir.Model(graph, ir_version=IR_VERSION, producer_name="irprune")
-        if self.training:
-            model.metadata_props[TRAINING] = json.dumps(self.training)
-        return model
-
-    def _outputs(self) -> list[str]:
-        """The blobs that leave the graph: those that no layer reads, and what ended layers read."""
-        computed = {node_value for node in self.builder.nodes for node_value in node.outputs}
-        names = [
-            name
-            for name in self.versions
-            if (name in self.unread or name in self.wanted)
-            and self.versions[name][-1][1] in computed
-        ]
-        if not names:
-            raise IrpruneError(
-                "the network computes nothing",
-                file=self.network.file,
-                mend="is this a network, and do its layers stand in it at this phase?",
-            )
-        return names
-
-    def _name(self) -> None:
-        """Name every value after its blob."""
-        self._taken = {v.name or "" for v in self.builder.inputs} | set(self.builder.initializers)
-        lasts = [
-            (blob, blob, versions[-1][1]) for blob, versions in self.versions.items() if versions
-        ]
-        earlier = [
-            (f"{blob}@{layer}", blob, value)
-            for blob, versions in self.versions.items()
-            for layer, value in versions
-        ]
-        inner = [
-            (f"{node.name}:{index}", "", value)
-            for node in self.builder.nodes
-            for index, value in enumerate(node.outputs)
-        ]
-        for name, _, value in (*lasts, *earlier, *inner):
-            if (value.name or "").startswith("#"):
-                name = name if name not in self._taken else self.builder.unique(name)
-                value.name = name
-                self._taken.add(name)
-        for versions in self.versions.values():
-            for layer, value in versions:
-                self.named.setdefault(layer, value.name or "")
-
-
-def _plain(message: Message, without: Sequence[str] = ()) -> dict[str, Any]:
-    """A message as JSON: a list per field."""
-    plain: dict[str, Any] = {}
-    for one in message.fields:
-        if one.name not in without:
-            value = _plain(one.value) if isinstance(one.value, Message) else one.value
-            plain.setdefault(one.name, []).append(value)
-    return plain
 
 
 def _free_batch(model: ir.Model) -> None:

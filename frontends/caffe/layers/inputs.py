@@ -41,6 +41,7 @@ def declared(layer: Layer) -> list[Declared]:
     """The shapes of the tops of a data layer, as far as its fields state them."""
     param = layer.fields.message(DATA[layer.type])
     if layer.type in ("Input", "DummyData"):
+        param.ignore("data_filler")
         return [
             Declared(top, shape)
             for top, shape in zip(layer.tops, _stated(layer, param), strict=True)
