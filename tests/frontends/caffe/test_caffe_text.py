@@ -137,6 +137,7 @@ def test_long_lines_are_shown_around_the_spot() -> None:
 
 def test_nesting_up_to_the_limit_is_read() -> None:
     assert parse("a {" * 100 + "}" * 100).message("a").fields
+    assert len(parse("a { b {} }" * 300).fields) == 300
 
 
 def test_files_are_read_whatever_their_comments_are_written_in(tmp_path: Path) -> None:
