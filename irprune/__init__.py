@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any
 from irprune.errors import CheckFailed, IrpruneError
 
 if TYPE_CHECKING:
-    from irprune.api import Result, Settings, apply, bench, explain, inspect, load, run, verify
+    from irprune.api import (
+        Result,
+        Settings,
+        apply,
+        bench,
+        explain,
+        from_caffe,
+        inspect,
+        load,
+        run,
+        verify,
+    )
     from irprune.model import Model
     from irprune.plan import Plan
 
@@ -32,6 +43,7 @@ __all__ = [
     "apply",
     "bench",
     "explain",
+    "from_caffe",
     "inspect",
     "load",
     "run",

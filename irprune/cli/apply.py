@@ -16,6 +16,7 @@ from irprune.cli.format import summary
 @click.argument("model", type=common.FILE)
 @click.option("-o", "--output", type=common.FILE, required=True, metavar="OUT")
 @click.option("--no-verify", is_flag=True, help="Do not prove the result.")
+@common.source
 @common.seed
 @common.inputs
 @common.common
@@ -24,6 +25,7 @@ def apply(
     model: Path,
     output: Path,
     no_verify: bool,
+    source: common.Source,
     seed: int,
     shapes: Mapping[str, tuple[int, ...]],
     feeds: Path | None,
@@ -34,8 +36,10 @@ def apply(
     from irprune import api
     from irprune.plan import Plan
 
-    common.check_outputs([output], [plan, model, feeds])
+    common.check_outputs([output], [plan, model, source.weights, feeds])
     settings = common.settings(seed, shapes, feeds)
-    result = api.apply(Plan.load(plan), api.load(model), settings=settings, verify=not no_verify)
+    result = api.apply(
+        Plan.load(plan), source.read(model, seed, shapes), settings=settings, verify=not no_verify
+    )
     result.model.save(output)
     common.emit(result.report, summary(result.report), as_json)

@@ -6,6 +6,8 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from irprune.api import Settings
+    from irprune.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -108,6 +111,71 @@ def inputs(function: F) -> F:
         metavar="NAME=1x3x224x224",
         help="Sizes of a graph input; repeat for several inputs.",
     )(function)
+
+
+@dataclass(frozen=True)
+class Source:
+    """How to read a MODEL: an ONNX file, or a Caffe network and what belongs to it."""
+
+    weights: Path | None
+    phase: str
+    stages: tuple[str, ...]
+    end_at_heads: bool
+
+    def read(
+        self, path: Path, seed: int = 0, shapes: Mapping[str, tuple[int, ...]] | None = None
+    ) -> Model:
+        """The model; IrpruneError where it cannot be read or the options do not fit it."""
+        from irprune import api
+
+        if path.suffix == ".prototxt":
+            return api.from_caffe(
+                path,
+                self.weights,
+                phase=self.phase,
+                stages=self.stages,
+                shapes=shapes,
+                seed=seed,
+                end_at_heads=self.end_at_heads,
+                warn=log,
+            )
+        if self != Source(None, "TEST", (), False):
+            reason = "--weights, --phase, --stage and --end-at-heads go with a .prototxt"
+            raise IrpruneError(reason, file=path)
+        return api.load(path)
+
+
+def source(function: F) -> F:
+    """The options that say how to read a MODEL that is a Caffe network, as one `source`."""
+
+    @click.option(
+        "--weights", type=FILE, metavar="X.caffemodel", help="Weights of a .prototxt MODEL."
+    )
+    @click.option(
+        "--phase",
+        type=click.Choice(["TEST", "TRAIN"]),
+        default="TEST",
+        show_default=True,
+        help="Take the layers that a .prototxt MODEL has in this phase.",
+    )
+    @click.option("--stage", "stages", multiple=True, help="... and at this stage; repeatable.")
+    @click.option(
+        "--end-at-heads",
+        is_flag=True,
+        help="End a .prototxt MODEL before layers that ONNX cannot hold.",
+    )
+    @wraps(function)
+    def packed(
+        *args: Any,
+        weights: Path | None,
+        phase: str,
+        stages: tuple[str, ...],
+        end_at_heads: bool,
+        **kwargs: Any,
+    ) -> Any:
+        return function(*args, source=Source(weights, phase, stages, end_at_heads), **kwargs)
+
+    return packed  # type: ignore[return-value]
 
 
 def analysis(function: F) -> F:

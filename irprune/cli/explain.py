@@ -21,6 +21,7 @@ SHOWN = 30
 @click.argument("tensor")
 @click.option("--axis", type=int, metavar="K", help="Only this axis; -1 is the last.")
 @click.option("--index", type=int, metavar="I", help="Only this position along --axis.")
+@common.source
 @common.analysis
 @common.common
 def explain(
@@ -31,6 +32,7 @@ def explain(
     after: str,
     heads: Heads,
     allow: tuple[str, ...],
+    source: common.Source,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -39,7 +41,7 @@ def explain(
 
     settings = common.settings()
     facts = api.explain(
-        api.load(model),
+        source.read(model),
         tensor,
         axis,
         index,

@@ -21,6 +21,7 @@ SHOWN = 30
 @click.command(cls=common.Command)
 @click.argument("model", type=common.FILE)
 @click.option("--all", "everything", is_flag=True, help=f"Show more than {SHOWN} rows of a list.")
+@common.source
 @common.analysis
 @common.inputs
 @common.common
@@ -30,6 +31,7 @@ def inspect(
     after: str,
     heads: Heads,
     allow: tuple[str, ...],
+    source: common.Source,
     shapes: Mapping[str, tuple[int, ...]],
     feeds: Path | None,
     as_json: bool,
@@ -39,7 +41,9 @@ def inspect(
     from irprune import api
 
     settings = common.settings(0, shapes, feeds)
-    facts = api.inspect(api.load(model), settings=settings, after=after, heads=heads, allow=allow)
+    facts = api.inspect(
+        source.read(model, shapes=shapes), settings=settings, after=after, heads=heads, allow=allow
+    )
     common.emit(facts, _text(facts, None if everything else SHOWN), as_json)
 
 

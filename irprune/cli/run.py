@@ -25,6 +25,7 @@ from irprune.errors import CheckFailed, IrpruneError
 @click.option("--verify-each", is_flag=True, help="Prove after every pass that transforms.")
 @click.option("--print-after", multiple=True, metavar="PASS", help="Print the graph after PASS.")
 @click.option("--time-passes", is_flag=True, help="Log the seconds that each pass takes.")
+@common.source
 @common.seed
 @common.inputs
 @common.common
@@ -39,6 +40,7 @@ def run(
     verify_each: bool,
     print_after: tuple[str, ...],
     time_passes: bool,
+    source: common.Source,
     seed: int,
     shapes: Mapping[str, tuple[int, ...]],
     feeds: Path | None,
@@ -59,7 +61,7 @@ def run(
     if not any(outputs):
         raise IrpruneError("nothing to write", mend="add -o OUT.onnx (or --plan, --base, --report)")
     passes = api.resolve_pipeline(pipeline)
-    common.check_outputs(outputs, [model, feeds])
+    common.check_outputs(outputs, [model, source.weights, feeds])
     hooks = Hooks(
         verify_each=verify_each,
         print_after=print_after,
@@ -70,7 +72,7 @@ def run(
     try:
         result = api.run(
             passes,
-            api.load(model),
+            source.read(model, seed, shapes),
             settings=settings,
             verify=not no_verify,
             hooks=hooks,

@@ -15,6 +15,7 @@ from irprune.cli.format import proof_line
 @click.argument("base", type=common.FILE)
 @click.argument("pruned", type=common.FILE)
 @click.argument("plan", type=common.FILE)
+@common.source
 @common.seed
 @common.inputs
 @common.common
@@ -22,6 +23,7 @@ def verify(
     base: Path,
     pruned: Path,
     plan: Path,
+    source: common.Source,
     seed: int,
     shapes: Mapping[str, tuple[int, ...]],
     feeds: Path | None,
@@ -34,7 +36,9 @@ def verify(
     from irprune.plan import Plan
 
     settings = common.settings(seed, shapes, feeds)
-    proof = api.verify(api.load(base), api.load(pruned), Plan.load(plan), settings=settings)
+    proof = api.verify(
+        source.read(base, seed, shapes), api.load(pruned), Plan.load(plan), settings=settings
+    )
     facts = {"claim": COMPACTED, **proof.to_json()}
     common.emit(facts, proof_line(facts), as_json)
     require(COMPACTED, proof)

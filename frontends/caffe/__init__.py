@@ -1,0 +1,7 @@
+"""Caffe: networks and solvers in protobuf text format, weights in the wire format."""
+
+from __future__ import annotations
+
+from irprune.frontends.caffe.build import from_caffe, import_caffe
+
+__all__ = ["from_caffe", "import_caffe"]

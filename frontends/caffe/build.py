@@ -1,0 +1,173 @@
+"""Caffe networks to models: layer after layer becomes ONNX nodes.
+
+Names: the node that makes a layer's top is called like the layer, helper nodes `<layer>/<what>`,
+parameters `<layer>.weight`, `.bias`, `.running_mean`, `.running_var`. A value is called like its
+blob; where layers work in place, that is the last one's, and earlier ones are `<blob>@<layer>`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from irprune.frontends.caffe.conversion import Conversion
+from irprune.frontends.caffe.message import Message
+from irprune.frontends.caffe.network import network_of
+from irprune.frontends.caffe.parameters import Weights
+from irprune.frontends.caffe.text import read
+from irprune.frontends.caffe.upgrade import current_layers
+from irprune.frontends.caffe.weights import read_caffemodel
+from irprune.model import Model, Provenance
+from irprune.shapes import infer
+
+BATCH = "N"
+"""The name of the batch axis where it is dynamic."""
+
+
+def _silent(message: str) -> None:
+    """The warnings that nobody listens to."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A converted network and what the graph does not hold."""
+
+    model: Model
+    training: list[dict[str, Any]]
+    """Data layers, losses and measures: name, type, bottoms, tops and fields."""
+    ended: list[str]
+    """Layers at which or behind which the graph ends, each with its reason."""
+    values: dict[str, str]
+    """The value that is a layer's first top, by layer name; merged layers are missing."""
+
+
+def from_caffe(
+    prototxt: Path | str,
+    weights: Path | str | None = None,
+    *,
+    phase: str = "TEST",
+    stages: Iterable[str] = (),
+    level: int = 0,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    dynamic_batch: bool = False,
+    seed: int = 0,
+    end_at_heads: bool = False,
+    warn: Callable[[str], None] = _silent,
+) -> Model:
+    """The model that a prototxt describes, with the weights of a caffemodel.
+
+    Args:
+        prototxt: the network, in any of the three syntaxes.
+        weights: the caffemodel; without it the fillers of the layers draw the parameters.
+        phase: which layers stand in the network, with `stages` and `level`. Layers compute as
+            they do at test time in any case.
+        shapes: shapes of graph inputs by name, where the file states none or others.
+        dynamic_batch: make the first axis of every input dynamic.
+        seed: seed of the fillers.
+        end_at_heads: end the graph at layers that ONNX cannot hold, such as DetectionOutput; what
+            they read becomes an output.
+        warn: takes one line for each thing that a user should know.
+
+    Raises:
+        IrpruneError: a file cannot be read, a layer is unknown or wrong, or the weights are those
+            of another network; the message names the layer.
+    """
+    return import_caffe(
+        prototxt,
+        weights,
+        phase=phase,
+        stages=stages,
+        level=level,
+        shapes=shapes,
+        dynamic_batch=dynamic_batch,
+        seed=seed,
+        end_at_heads=end_at_heads,
+        warn=warn,
+    ).model
+
+
+def import_caffe(
+    prototxt: Path | str,
+    weights: Path | str | None = None,
+    *,
+    phase: str = "TEST",
+    stages: Iterable[str] = (),
+    level: int = 0,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    dynamic_batch: bool = False,
+    seed: int = 0,
+    end_at_heads: bool = False,
+    merge_scale: bool = True,
+    warn: Callable[[str], None] = _silent,
+) -> Imported:
+    """Like `from_caffe`, with what the graph does not hold.
+
+    Without `merge_scale` a Scale layer after a BatchNorm stays a layer of its own.
+    """
+    path = Path(prototxt)
+    message = read(path)
+    blobs = None if weights is None else read_caffemodel(weights)
+    imported = convert(
+        message,
+        blobs,
+        phase=phase,
+        stages=stages,
+        level=level,
+        shapes=shapes,
+        dynamic_batch=dynamic_batch,
+        seed=seed,
+        end_at_heads=end_at_heads,
+        merge_scale=merge_scale,
+        warn=warn,
+    )
+    digest = hashlib.sha256(path.read_bytes())
+    if weights is not None:
+        with Path(weights).open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    imported.model.provenance = Provenance(path.stem, path, digest.hexdigest())
+    return imported
+
+
+def convert(
+    message: Message,
+    weights: Weights | None = None,
+    *,
+    phase: str = "TEST",
+    stages: Iterable[str] = (),
+    level: int = 0,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    dynamic_batch: bool = False,
+    seed: int = 0,
+    end_at_heads: bool = False,
+    merge_scale: bool = True,
+    warn: Callable[[str], None] = _silent,
+) -> Imported:
+    """Like `import_caffe`, from a network's message and blobs by layer name."""
+    shapes = shapes or {}
+    made = {top for layer in current_layers(message) for top in layer.strs("top")}
+    unmade = {name: shape for name, shape in shapes.items() if name not in made}
+    network = network_of(message, phase, stages, level, unmade)
+    conversion = Conversion(network, weights, shapes, seed, end_at_heads, merge_scale, warn)
+    conversion.run()
+    name = network.name or "network"
+    model = conversion.model(name)
+    if dynamic_batch:
+        _free_batch(model)
+    adopted = Model.adopt(model, Provenance(name))
+    return Imported(adopted, conversion.training, conversion.ended, conversion.named)
+
+
+def _free_batch(model: ir.Model) -> None:
+    """Make the first axis of every input dynamic, and infer the shapes anew."""
+    for value in model.graph.inputs:
+        if value.shape is not None and len(value.shape):
+            value.shape = ir.Shape([BATCH, *value.shape.dims[1:]])
+    for value in model.graph.outputs:
+        value.shape = None
+    infer(model)
