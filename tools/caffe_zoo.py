@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import caffe_probes
 import cv2
 import numpy as np
 import onnx
@@ -140,9 +141,14 @@ def compare(path: Path, row: Row, options: dict[str, Any]) -> None:
         else:
             ours = found
     names = dict(imported.values)
-    net = cv2.dnn.readNetFromCaffe(str(path), str(weights_of(path)))
+    try:
+        net = cv2.dnn.readNetFromCaffe(str(path), str(weights_of(path)))
+    except cv2.error as problem:
+        row.compared = "not loaded"
+        row.notes.append(f"OpenCV does not load it: {problem.err}")
+        return
     net.enableFusion(False)
-    errors, missing, renamed = [], [], 0
+    errors, missing = [], []
     for layer in net.getLayerNames():
         value = names.get(layer, layer)
         if value not in ours:
@@ -151,7 +157,6 @@ def compare(path: Path, row: Row, options: dict[str, Any]) -> None:
         for name, array in feeds.items():
             net.setInput(array, name)
         theirs = np.asarray(net.forward(layer))
-        renamed += layer not in names
         for mine in (ours, outputs):
             if value in mine:
                 errors.append((error(theirs, mine[value]), layer))
@@ -217,6 +222,14 @@ largest `max|a - b| / max|b|` (bound {BOUND:g}).
 """
 
 
+PROBED = """
+## Single layers
+
+OpenCV against irprune on one layer and random input (`python tools/caffe_probes.py`): where OpenCV
+deviates from Caffe.
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("only", nargs="*", help="networks whose path contains one of these")
@@ -245,7 +258,7 @@ def main() -> None:
         notes = [
             f"- `{row.name}`: {note}" for row in rows for note in row.notes if "OpenCV" in note
         ]
-        body = [INTRO, text, "", table(rows), "", *notes]
+        body = [INTRO, text, "", table(rows), "", *notes, PROBED, caffe_probes.table()]
         options.out.write_text("\n".join(body).rstrip() + "\n")
 
 

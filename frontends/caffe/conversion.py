@@ -218,14 +218,15 @@ class Conversion:
         outputs = self._outputs()
         self._name()
         ends = []
-        for value, blob in outputs.items():
+        for value, blob in outputs:
             if value.name != blob and blob not in self._taken:
                 (value,) = self.builder.node("Identity", [value], {}, f"{blob}/output")
                 value.name = blob
+                self._taken.add(blob)
             ends.append(value)
         graph = ir.Graph(
             self.builder.inputs,
-            ends,
+            [*dict.fromkeys(ends)],
             nodes=self.builder.nodes,
             initializers=list(self.builder.initializers.values()),
             opset_imports={"": OPSET},
@@ -236,11 +237,12 @@ class Conversion:
             model.metadata_props[TRAINING] = json.dumps(self.training)
         return model
 
-    def _outputs(self) -> dict[ir.Value, str]:
-        """What leaves the graph: blobs that no layer reads, and what ended layers read."""
+    def _outputs(self) -> list[tuple[ir.Value, str]]:
+        """What leaves the graph: what ended layers read, and blobs that no layer reads."""
         computed = {value for node in self.builder.nodes for value in node.outputs}
-        last = {self.versions[name][-1][1]: name for name in self.unread}
-        found = {v: name for v, name in {**self.wanted, **last}.items() if v in computed}
+        last = [(self.versions[name][-1][1], name) for name in self.unread]
+        found = [*dict.fromkeys([*self.wanted.items(), *last])]
+        found = [(value, name) for value, name in found if value in computed]
         if not found:
             raise IrpruneError(
                 "the network computes nothing",
@@ -264,8 +266,7 @@ class Conversion:
             for index, value in enumerate(node.outputs)
         ]
         for name, value in (*lasts, *earlier, *inner):
-            if (value.name or "").startswith("#"):
-                name = name if name not in self._taken else self.builder.unique(name)
+            if (value.name or "").startswith("#") and name not in self._taken:
                 value.name = name
                 self._taken.add(name)
         for versions in self.versions.values():

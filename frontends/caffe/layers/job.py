@@ -39,7 +39,8 @@ class Job:
         """Refuse another number of bottoms."""
         self._needed, count = True, len(self.bottoms)
         if count < least or (most is not None and count > most):
-            wanted = str(least) if most == least else f"{least} to {most or 'any number of'}"
+            wanted = f"at least {least}" if most is None else str(least)
+            wanted += f" to {most}" if most is not None and most > least else ""
             raise self.error(f"takes {wanted} bottoms, has {count}")
 
     @property

@@ -67,9 +67,9 @@ def upsample(job: Job) -> Sequence[ir.Value]:
     mask = job.bottoms[1]
     if mask.dtype != ir.DataType.INT64 or dims(mask) != dims(job.x):
         raise job.error("its second bottom must be the mask of a pooling layer of its shape")
-    shape = job.integers("shape", [*dims(job.x)[:2], *target])
-    window: dict[str, Attribute] = {"kernel_shape": [high, wide], "strides": [high, wide]}
-    return [job.node("MaxUnpool", job.x, mask, shape, **window)]
+    if target != [sizes[0] * high, sizes[1] * wide]:
+        raise job.error("unpooling to other sizes than scale times the bottom's is not supported")
+    return [job.node("MaxUnpool", job.x, mask, kernel_shape=[high, wide], strides=[high, wide])]
 
 
 def _resized(job: Job, x: ir.Value, target: list[int], *, linear: bool) -> ir.Value:

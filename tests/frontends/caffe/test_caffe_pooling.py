@@ -1,0 +1,121 @@
+"""Pooling against a loop over Caffe's windows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from caffe_run import apply, imported, layer, random
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from irprune.errors import IrpruneError
+
+METHODS = ("MAX", "AVE", "STOCHASTIC")
+
+
+def windows(size: int, kernel: int, pad: int, stride: int, up: bool, padded: bool) -> list[slice]:
+    """Caffe's windows along an axis, as they start and end in image and padding."""
+    steps = (size + 2 * pad - kernel) / stride
+    number = int(np.ceil(steps) if up else np.floor(steps)) + 1
+    if padded and (number - 1) * stride >= size + pad:
+        number -= 1
+    starts = [k * stride - pad for k in range(number)]
+    return [slice(start, min(start + kernel, size + pad)) for start in starts]
+
+
+def reference(
+    x: np.ndarray, method: str, kernel: int, pad: int, stride: int, up: bool
+) -> np.ndarray:
+    rows = windows(x.shape[2], kernel, pad, stride, up, pad > 0)
+    columns = windows(x.shape[3], kernel, pad, stride, up, pad > 0)
+    y = np.zeros((*x.shape[:2], len(rows), len(columns)), np.float64)
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            part = x[:, :, max(row.start, 0) : row.stop, max(column.start, 0) : column.stop]
+            if method == "MAX":
+                y[:, :, i, j] = part.max((2, 3))
+            elif method == "AVE":
+                area = (row.stop - row.start) * (column.stop - column.start)
+                y[:, :, i, j] = part.astype(np.float64).sum((2, 3)) / area
+            else:
+                y[:, :, i, j] = (part.astype(np.float64) ** 2).sum((2, 3)) / part.sum((2, 3))
+    return y
+
+
+@given(
+    st.sampled_from(METHODS),
+    st.integers(3, 12),
+    st.integers(3, 12),
+    st.integers(1, 5),
+    st.integers(0, 3),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_windows_and_divisors(
+    method: str, height: int, width: int, kernel: int, pad: int, stride: int, up: bool
+) -> None:
+    assume(pad < kernel <= min(height, width) and stride <= kernel)
+    assume(pad == 0 or method != "STOCHASTIC")
+    x = np.abs(random(2, 3, height, width)) + 0.1
+    body = f"pool: {method} kernel_size: {kernel} pad: {pad} stride: {stride}"
+    body += "" if up else " round_mode: FLOOR"
+    y = apply("Pooling", f"pooling_param {{ {body} }}", x)
+    expected = reference(x, method, kernel, pad, stride, up)
+    assert y.shape == expected.shape
+    np.testing.assert_allclose(y, expected, rtol=1e-5)
+
+
+def test_the_last_window_has_a_smaller_divisor() -> None:
+    x = np.ones((1, 1, 6, 6), np.float32)
+    y = apply("Pooling", "pooling_param { pool: AVE kernel_size: 3 stride: 2 }", x)
+    np.testing.assert_allclose(y, np.ones((1, 1, 3, 3)))
+
+
+def test_padding_counts_in_the_divisor() -> None:
+    x = np.ones((1, 1, 4, 4), np.float32)
+    y = apply("Pooling", "pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 }", x)
+    np.testing.assert_allclose(
+        y[0, 0], [[4 / 9, 6 / 9, 2 / 6], [6 / 9, 1, 3 / 6], [2 / 6, 3 / 6, 1 / 4]], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("method", ["MAX", "AVE"])
+def test_global_pooling(method: str) -> None:
+    x = random(2, 3, 5, 4)
+    y = apply("Pooling", f"pooling_param {{ pool: {method} global_pooling: true }}", x)
+    expected = x.max((2, 3)) if method == "MAX" else x.mean((2, 3))
+    np.testing.assert_allclose(y[:, :, 0, 0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_ceil_mode_of_forks() -> None:
+    x = random(1, 2, 6, 6)
+    for text, size in (("true", 3), ("false", 2)):
+        body = f"pooling_param {{ kernel_size: 3 stride: 2 ceil_mode: {text} }}"
+        assert apply("Pooling", body, x).shape == (1, 2, size, size)
+
+
+def test_rectangular_windows() -> None:
+    x = random(1, 2, 6, 7)
+    body = "pooling_param { kernel_h: 2 kernel_w: 3 stride_h: 2 stride_w: 1 pool: AVE }"
+    y = apply("Pooling", body, x)
+    assert y.shape == (1, 2, 3, 5)
+    np.testing.assert_allclose(y[0, 1, 2, 4], x[0, 1, 4:6, 4:7].mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("kernel_size: 2 pad: 2", "the padding must be smaller than the kernel"),
+        ("kernel_size: 1 stride: 4", "lies outside the image"),
+        ("kernel_size: 9", "lies outside the image"),
+        ("kernel_size: 3 kernel_h: 3", "kernel_h and kernel_w stand alone"),
+        ("stride: 1", "needs kernel_size once or 2 times"),
+        ("kernel_size: 3 pool: STOCHASTIC pad: 1", "Caffe pads MAX and AVE pooling only"),
+    ],
+)
+def test_bad_windows(body: str, reason: str) -> None:
+    head = 'input: "x0" input_shape { dim: 1 dim: 2 dim: 6 dim: 6 }\n'
+    with pytest.raises(IrpruneError, match=reason) as caught:
+        imported(head + layer("Pooling", f"pooling_param {{ {body} }}"))
+    assert "layer it (Pooling)" in str(caught.value)
+    assert "net.prototxt:2:" in str(caught.value)
