@@ -36,6 +36,8 @@ def apply(
 
     common.check_outputs([output], [plan, model, feeds])
     settings = common.settings(seed, shapes, feeds)
-    result = api.apply(Plan.load(plan), api.load(model), settings=settings, verify=not no_verify)
+    result = api.apply(
+        Plan.load(plan), common.load_model(model), settings=settings, verify=not no_verify
+    )
     result.model.save(output)
     common.emit(result.report, summary(result.report), as_json)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from irprune.api import Settings
+    from irprune.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -174,6 +175,14 @@ def read_feeds(path: Path | None) -> dict[str, np.ndarray] | None:
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = "not an .npz archive of plain arrays"
         raise IrpruneError(reason, file=path, mend="write it with numpy.savez") from error
+
+
+def load_model(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Model:
+    """The model of a file, or of a factory ``file.py:function``, whose file is executed."""
+    from irprune.api import load
+    from irprune.frontends.torch import is_factory, load_factory
+
+    return load_factory(path, shapes or {}) if is_factory(path) else load(path)
 
 
 def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:

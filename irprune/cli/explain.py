@@ -39,7 +39,7 @@ def explain(
 
     settings = common.settings()
     facts = api.explain(
-        api.load(model),
+        common.load_model(model),
         tensor,
         axis,
         index,

@@ -39,7 +39,9 @@ def inspect(
     from irprune import api
 
     settings = common.settings(0, shapes, feeds)
-    facts = api.inspect(api.load(model), settings=settings, after=after, heads=heads, allow=allow)
+    facts = api.inspect(
+        common.load_model(model, shapes), settings=settings, after=after, heads=heads, allow=allow
+    )
     common.emit(facts, _text(facts, None if everything else SHOWN), as_json)
 
 

@@ -48,7 +48,8 @@ def run(
     """Run PIPELINE on MODEL and write the proved result.
 
     PIPELINE is a text such as 'normalize, prune{macs=0.5}, compact', a preset such as default, or
-    @FILE. `irprune passes` lists what it may name.
+    @FILE. `irprune passes` lists what it may name. MODEL is an ONNX file, or module.py:factory:
+    this executes module.py and calls factory(), which returns a torch module or (module, args).
     """
     from irprune import api
     from irprune.pipeline.manager import Hooks
@@ -70,7 +71,7 @@ def run(
     try:
         result = api.run(
             passes,
-            api.load(model),
+            common.load_model(model, shapes),
             settings=settings,
             verify=not no_verify,
             hooks=hooks,
