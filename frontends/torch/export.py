@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from irprune.errors import IrpruneError
 from irprune.model import PARAMETER, Model, Parameter, Provenance
-from irprune.tidy import add_initializer
+from irprune.tidy import add_initializer, remove_dead
 
 MODULE, SOURCE = "irprune.module", "irprune.source"
 _NOT_THEIRS = (f"{Path(torch.__file__).parent}/", "torch/", f"{Path(__file__).parent}/")
@@ -61,6 +61,8 @@ def from_torch(
     for node in model.graph.all_nodes():
         _locate(node)
     _quiet_dropout(model.graph)
+    _drop_zero_biases(model.graph)
+    remove_dead(model)
     state = _keep_state(model.graph, module)
     adopted = Model.adopt(model, Provenance(name))
     adopted.state = state
@@ -149,6 +151,20 @@ def _quiet_dropout(graph: ir.Graph) -> None:
             ir.convenience.replace_nodes_and_values(
                 node.graph, node, [node], [identity], node.outputs[:1], identity.outputs
             )
+
+
+def _drop_zero_biases(graph: ir.Graph) -> None:
+    """Take away the zeros that the exporter computes for a convolution without bias."""
+    for node in graph.all_nodes():
+        bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) > 2 else None
+        while bias is not None and (maker := bias.producer()) is not None:
+            if maker.op_type == "Constant":
+                if not maker.attributes["value"].as_tensor().numpy().any():
+                    node.resize_inputs(2)
+                break
+            if maker.op_type not in ("Expand", "CastLike"):
+                break
+            bias = maker.inputs[0]
 
 
 def _keep_state(graph: ir.Graph, module: nn.Module) -> dict[str, Parameter]:
