@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         run,
         verify,
     )
+    from irprune.frontends.graphsurgeon import from_graphsurgeon, to_graphsurgeon
+    from irprune.frontends.torch import apply_to_module, export_state_dict, from_torch
     from irprune.model import Model
     from irprune.plan import Plan
 
@@ -41,16 +43,29 @@ __all__ = [
     "Result",
     "Settings",
     "apply",
+    "apply_to_module",
     "bench",
     "explain",
+    "export_state_dict",
     "from_caffe",
+    "from_graphsurgeon",
+    "from_torch",
     "inspect",
     "load",
     "run",
+    "to_graphsurgeon",
     "verify",
 ]
 
-_HOMES = {"Model": "irprune.model", "Plan": "irprune.plan"}
+_HOMES = {
+    "Model": "irprune.model",
+    "Plan": "irprune.plan",
+    "apply_to_module": "irprune.frontends.torch",
+    "export_state_dict": "irprune.frontends.torch",
+    "from_graphsurgeon": "irprune.frontends.graphsurgeon",
+    "from_torch": "irprune.frontends.torch",
+    "to_graphsurgeon": "irprune.frontends.graphsurgeon",
+}
 
 
 def __getattr__(name: str) -> Any:

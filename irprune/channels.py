@@ -17,13 +17,15 @@ from irprune.labels import Axis, Labelled, Labels, Rows
 from irprune.ops import rule_for
 from irprune.passbase import Analysis
 from irprune.plan import Balanced, Kept, Mask, Plan
-from irprune.walk import Heads, PinRecord, Walk, describe
+from irprune.walk import Heads, PinRecord, Walk, describe, dims_of
 
 if TYPE_CHECKING:
     from irprune.model import Model
     from irprune.passbase import Context
 
 _ROUNDS = 4
+_COPIES = ("Transpose", "Slice", "Split", "Identity", "Cast")
+"""Ops through which a weight stays itself: frameworks store Linear weights transposed."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,7 @@ class Channels:
             Site(node, value, axis, classes)
             for node in self.graph
             for index, axis in rule_for(node).producers(node)
-            for value, classes in self._axis(node, index, axis)
-            if _is_parameter(value)
+            for value, axis, classes in self._parameter(node, index, axis)
         ]
 
     @cached_property
@@ -122,13 +123,31 @@ class Channels:
     def consumers(self) -> list[Site]:
         """Parameter axes along which weights multiply the channels that an op sums away."""
         return [
-            Site(node, value, contraction.weight_axis, classes)
+            Site(node, value, axis, classes)
             for node in self.graph
             for contraction in rule_for(node).contractions(node)
             if contraction.weight is not None
-            for value, classes in self._axis(node, contraction.weight, contraction.weight_axis)
-            if _is_parameter(value)
+            for value, axis, classes in self._parameter(
+                node, contraction.weight, contraction.weight_axis
+            )
         ]
+
+    def _parameter(
+        self, node: ir.Node, index: int, axis: int
+    ) -> Iterator[tuple[ir.Value, int, Labels]]:
+        """Yield the weight that a node's input is, or is a transposed or cut copy of, its axis, and
+        the classes, unless that axis is opaque."""
+        value = node.inputs[index]
+        while value is not None and not _is_parameter(value):
+            maker = value.producer()
+            if maker is None or maker.op_type not in _COPIES or maker.domain:
+                return
+            if maker.op_type == "Transpose":
+                axis = _source_axis(maker, axis, len(dims_of(value) or ()))
+            value = maker.inputs[0]
+        axes = self.of(value) if value is not None else []
+        if value is not None and axes and (classes := axes[axis]) is not None:
+            yield value, axis, classes
 
     def _axis(self, node: ir.Node, index: int, axis: int) -> Iterator[tuple[ir.Value, Labels]]:
         """Yield the value and classes at a node's input, unless that axis is opaque."""
@@ -290,6 +309,11 @@ def _is_parameter(value: ir.Value) -> bool:
     """A weight: an initializer, or a constant that a ConstantOfShape node writes out in full."""
     maker = value.producer()
     return value.is_initializer() or (maker is not None and maker.op_type == "ConstantOfShape")
+
+
+def _source_axis(transpose: ir.Node, axis: int, rank: int) -> int:
+    """Return which axis of a Transpose's input an axis of its output is."""
+    return list(transpose.attributes.get_ints("perm", range(rank)[::-1]))[axis]
 
 
 def analyse(

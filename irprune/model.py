@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,19 @@ class Provenance:
     """The file keeps weights in external data files."""
 
 
+PARAMETER = "irprune.parameter"
+"""Metadata of an initializer that is one parameter of its source: all its uses stay tied."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An entry of the state that the model's source keeps by name."""
+
+    tensor: onnx_ir.TensorProtocol
+    home: str | None
+    """The initializer that the graph computes with; None where the forward does not use it."""
+
+
 @dataclass
 class Model:
     """The graph under compilation and what is known about it."""
@@ -49,6 +62,8 @@ class Model:
     """Selected over the current graph, not yet compacted."""
     overridable: tuple[str, ...] = ()
     """Initializers that the file also lists as graph inputs."""
+    state: Mapping[str, Parameter] = field(default_factory=dict)
+    """The source's own state by name, where it has one (a PyTorch module)."""
 
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto, name: str = "model") -> Model:

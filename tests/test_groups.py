@@ -104,3 +104,24 @@ def test_the_analysis_is_cached_under_its_option() -> None:
     inner, whole = context.get(Groups(), model), context.get(Groups("whole"), model)
     assert (len(inner[0]), len(whole[0])) == (3, 2)
     assert context.get(Groups(), model) is inner
+
+
+def test_weights_behind_a_transpose_and_a_slice_are_producers() -> None:
+    """PyTorch's Linear keeps weights ``(out, in)``, its attention several of them in one tensor."""
+    net = Net()
+    x = net.linear(net.input("N", 2), 2, 3, name="p")
+    weight = net.weight(8, 3, name="w")
+    for name, start, stop in [("l", 0, 5), ("r", 5, 8)]:
+        part = net.op("Slice", weight, net.ints(start), net.ints(stop), net.ints(0))
+        y = net.op("MatMul", x, net.op("Transpose", part, perm=[1, 0]))
+        net.linear(net.op("Relu", y), stop - start, 2, name=name)
+    groups = _groups(net.model("l", "r"))
+    assert _named(groups) == [(("p.w",), 3), (("w",), 8)]
+    assert [group.producers[0].axis for group in groups] == [1, 0]
+
+
+def test_a_product_of_activations_has_no_producer() -> None:
+    net = Net()
+    x = net.linear(net.input(4, 2), 2, 3, name="p")
+    net.op("MatMul", x, net.op("Transpose", x, perm=[1, 0]), name="y")
+    assert _named(_groups(net.model("y"))) == [(("p.w",), 3)]

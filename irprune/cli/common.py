@@ -115,7 +115,8 @@ def inputs(function: F) -> F:
 
 @dataclass(frozen=True)
 class Source:
-    """How to read a MODEL: an ONNX file, or a Caffe network and what belongs to it."""
+    """How to read a MODEL: an ONNX file, a factory ``file.py:function``, which is executed, or a
+    Caffe network and what belongs to it."""
 
     weights: Path | None
     phase: str
@@ -142,7 +143,9 @@ class Source:
         if self != Source(None, "TEST", (), False):
             reason = "--weights, --phase, --stage and --end-at-heads go with a .prototxt"
             raise IrpruneError(reason, file=path)
-        return api.load(path)
+        from irprune.frontends.torch import is_factory, load_factory
+
+        return load_factory(path, shapes or {}) if is_factory(path) else api.load(path)
 
 
 def source(function: F) -> F:

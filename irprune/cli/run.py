@@ -50,7 +50,8 @@ def run(
     """Run PIPELINE on MODEL and write the proved result.
 
     PIPELINE is a text such as 'normalize, prune{macs=0.5}, compact', a preset such as default, or
-    @FILE. `irprune passes` lists what it may name.
+    @FILE. `irprune passes` lists what it may name. MODEL is an ONNX file, or module.py:factory:
+    this executes module.py and calls factory(), which returns a torch module or (module, args).
     """
     from irprune import api
     from irprune.pipeline.manager import Hooks

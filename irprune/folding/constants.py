@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from irprune.errors import IrpruneError
+from irprune.model import PARAMETER
 from irprune.names import Names, graphs_of
 from irprune.tidy import add_initializer
 
@@ -96,15 +97,17 @@ def unshare(graph: ir.Graph, names: Names) -> int:
     """Give each use of a shared constant its own copy; return how many copies were made.
 
     Covers one-dimensional and integer initializers and those whose elements are all equal: what
-    optimisers merge although it belongs to unrelated layers. Larger ones stay tied. The first use
-    keeps the name, unless the initializer is a graph output too.
+    optimisers merge although it belongs to unrelated layers. Larger ones stay tied, and so do named
+    parameters of a source. The first use keeps the name, unless the initializer is a graph output.
     """
     copies = 0
     for value in list(graph.initializers.values()):
         uses = list(value.uses())
         spare = uses if value.is_graph_output() else uses[1:]
         tensor = value.const_value
-        if not spare or tensor is None or not _separable(tensor):
+        if not spare or tensor is None or PARAMETER in value.metadata_props:
+            continue
+        if not _separable(tensor):
             continue
         for use in spare:
             name = names.value(f"{value.name}_{use.node.name}")

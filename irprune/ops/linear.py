@@ -104,9 +104,7 @@ class MatMul(Rule):
         rank_a, rank_b = self._ranks(node)
         if not _data_first(node):
             return ((0, rank_a - 2),) if rank_a > 1 else ()
-        weight = node.inputs[1]
-        assert weight is not None
-        return ((1, rank_b - 1),) if weight.is_initializer() and rank_b > 1 else ()
+        return ((1, rank_b - 1),) if rank_b > 1 else ()
 
     def contractions(self, node: ir.Node) -> Sequence[Contraction]:
         inner_a, inner_b = self._inner(self._ranks(node))

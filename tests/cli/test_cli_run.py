@@ -172,3 +172,22 @@ def test_as_a_process(net: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "small.onnx").exists()
+
+
+FACTORY = """
+from torch import nn, zeros
+
+def net():
+    return nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 2)), (zeros(1, 6),)
+"""
+
+
+def test_a_factory_stands_for_a_model(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(FACTORY)
+    pipeline = "normalize, prune{ratio=0.5}, compact"
+    done = cli("run", pipeline, "nets.py:net", "-o", "small.onnx")
+    assert done.exit_code == 0, done.stderr
+    assert shape(tmp_path / "small.onnx", "0.weight") == [5, 6]
+    wrong = cli("run", pipeline, "nets.py:nett", "-o", "small.onnx")
+    assert wrong.exit_code == 2
+    assert "nets.py: has no function 'nett'; it has zeros, net" in wrong.stderr
