@@ -167,6 +167,15 @@ def test_timeout(write: Write) -> None:
         runner.run(write("add.onnx", ADD), rows(1))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts what it runs in the background deaf to SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_ends_the_child(runner: OrtRunner, write: Write) -> None:
     pid = start(runner, write("add.onnx", ADD))
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
