@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from irprune.errors import IrpruneError
@@ -75,6 +76,34 @@ class Bencher(Protocol):
         `feeds` goes to every model.  `warmup` counts untimed runs of each model before the first
         round.  A model that fails or crashes has its error in its row; the others still run.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Nodes that run as one unit; what they cost depends on a few axis lengths alone.
+
+    `axes` are numbers of tensor axes, as `Channels.lengths` counts them.
+    """
+
+    name: str
+    axes: tuple[int, ...]
+
+
+class AdditiveCost(Protocol):
+    """A cost of one base graph under any plan: a constant, and one term per kernel.
+
+    Seconds of a device, MACs, parameters and bytes all take this form, so one solver serves all.
+    """
+
+    @property
+    def constant(self) -> float: ...
+
+    @property
+    def kernels(self) -> Sequence[Kernel]: ...
+
+    def terms(self, kernel: int, lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the cost of one kernel, shape ``(k,)``, at ``lengths`` of shape ``(k, axes)``."""
         ...
 
 
