@@ -109,6 +109,7 @@ def _fold(model: ir.Model, parameters: frozenset[ir.Value], context: Context) ->
     from irprune.folding.learning import Knowledge
     from irprune.folding.merged import unmerge
     from irprune.folding.rewrite import ShapeFolder
+    from irprune.folding.strided import unstride
 
     counts: Counter[str] = Counter()
     for _ in range(_ROUNDS):
@@ -119,9 +120,9 @@ def _fold(model: ir.Model, parameters: frozenset[ir.Value], context: Context) ->
         counts += folder.counts
         if folder.counts:
             continue
-        unmerged = unmerge(model.graph)
-        counts["unmerged"] += unmerged
-        if not unmerged:
+        detours = Counter(unmerged=unmerge(model.graph), unstrided=unstride(model.graph))
+        counts += detours
+        if not any(detours.values()):
             break
     for node, reason in knowledge.failures.items():
         context.log(f"normalize: {node} stays, onnx.reference cannot compute it: {reason}")
