@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from irprune.reporting.reading import Group, Latency, Layer, Proof, Selection
+from irprune.reporting.page import Group, Latency, Layer, Proof, Selection
 
 COLOURS = 8
 """Hues of the group map, used in turn."""
