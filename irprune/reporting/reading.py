@@ -149,7 +149,12 @@ def _latency(data: Json) -> Latency:
         _estimate(data.get("latency_s")),
         None if predicted is None else _number(predicted),
         tuple(map(_trial, data.get("steps", []))),
-        _facts({k: data.get(k) for k in ("target", "device", "provider", "threads")}),
+        _facts(
+            {
+                k: data.get(k)
+                for k in ("target", "within_tolerance", "device", "provider", "threads")
+            }
+        ),
     )
 
 
