@@ -58,13 +58,15 @@ def _silent(message: str) -> None:
 class Settings:
     """What a user may say besides the model.
 
-    `shapes` and `feeds` are sizes and arrays of graph inputs by name; `log` takes one line.
+    `shapes` and `feeds` are sizes and arrays of graph inputs by name; `log` takes one line. With
+    `detail` the report of a run also tells the coupled groups, their layers and the environment.
     """
 
     seed: int = 0
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     feeds: Mapping[str, np.ndarray] | None = None
     log: Callable[[str], None] = _silent
+    detail: bool = False
 
 
 _PLAIN = Settings()
@@ -108,7 +110,7 @@ def run(
         if work.pending is not None and not pending:
             reason = "the pipeline selects channels but never removes them"
             raise IrpruneError(reason, mend="add compact to the pipeline")
-        return _finish(work, context, verify)
+        return _finish(work, context, settings, verify)
 
 
 def apply(
@@ -132,7 +134,7 @@ def apply(
         work.base, work.pending = work.ir.clone(), plan
         run_passes([load_pass("compact")()], work, context)
         work.ir.metadata_props[METADATA_KEY] = plan.pipeline
-        return _finish(work, context, verify)
+        return _finish(work, context, settings, verify)
 
 
 def inspect(
@@ -260,7 +262,7 @@ def _work(settings: Settings, model: Model) -> Iterator[tuple[Model, Context]]:
         except IrpruneError as error:
             error.file = error.file or model.provenance.path
             if type(error) is CheckFailed:
-                error.report = _summary(work, context)
+                error.report = _summary(work, context, settings)
             raise
 
 
@@ -272,12 +274,12 @@ def _prepared(model: Model, settings: Settings, after: str) -> tuple[Model, Cont
     return work, context
 
 
-def _finish(model: Model, context: Context, verify: bool) -> Result:
+def _finish(model: Model, context: Context, settings: Settings, verify: bool) -> Result:
     if verify:
         prove_run(model, context)
     plan, base = _plan(model), model.ir if model.base is None else model.base
     kept = replace(model, ir=base, base=None, plan=None, pending=None)
-    return Result(model, plan, kept, _summary(model, context))
+    return Result(model, plan, kept, _summary(model, context, settings))
 
 
 def _plan(model: Model) -> Plan:
@@ -298,7 +300,7 @@ def _selected(model: Model) -> Plan:
     return plan if model.pending is None else plan.then(model.pending)
 
 
-def _summary(model: Model, context: Context) -> Report:
+def _summary(model: Model, context: Context, settings: Settings) -> Report:
     """What the run did, fit for JSON."""
     base = replace(model, ir=model.ir if model.base is None else model.base)
     before, after = context.get(Cost(), base).full(), context.get(Cost(), model).full()
@@ -314,4 +316,11 @@ def _summary(model: Model, context: Context) -> Report:
         "after": after.to_json(),
         "inexact": passed(base.ir.graph, _selected(model)),
         **context.report,
+        **(_detail(base, _selected(model), context) if settings.detail else {}),
     }
+
+
+def _detail(base: Model, plan: Plan, context: Context) -> Report:
+    from irprune.reporting.record import environment, structure
+
+    return {**structure(base, plan, context), "environment": environment()}

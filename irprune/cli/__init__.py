@@ -10,6 +10,7 @@ from irprune.cli.bench import bench
 from irprune.cli.explain import explain
 from irprune.cli.inspect import inspect
 from irprune.cli.passes import passes
+from irprune.cli.report import report
 from irprune.cli.run import run
 from irprune.cli.subspace import subspace
 from irprune.cli.verify import verify
@@ -25,5 +26,5 @@ def main() -> None:
     """
 
 
-for command in (run, inspect, explain, verify, apply, bench, passes, subspace):
+for command in (run, report, inspect, explain, verify, apply, bench, passes, subspace):
     main.add_command(command)
