@@ -85,19 +85,15 @@ def _mapped(graph: onnx.GraphProto, running: onnx.GraphProto) -> Mapped:
     sources = {value.name for value in (*graph.input, *graph.initializer)}
     names = {node.name: node for node in graph.node if node.name}
     same: dict[str, str] = {tensor: tensor for tensor in (*makers, *sources)}
-    ends: dict[int, str] = {}
-    for node in running.node:
-        end = _end(node, names, makers)
-        if end is None:
-            continue
-        ends[id(node)] = end
-        twin = _twin(node, end, makers)
+    ends = [_end(node, names, makers) for node in running.node]
+    for node, end in zip(running.node, ends, strict=True):
+        twin = None if end is None else _twin(node, end, makers)
         for theirs, ours in zip(node.input, twin.input if twin else (), strict=False):
             if theirs:
                 same.setdefault(theirs, ours)
-    for node in running.node:  # what no later node told
-        if id(node) in ends:
-            same.setdefault(node.output[0], ends[id(node)])
+    for node, end in zip(running.node, ends, strict=True):
+        if end is not None:  # and no later node told otherwise
+            same.setdefault(node.output[0], end)
     stops = set(same.values()) & {
         same[tensor] for node in running.node for tensor in node.output if tensor in same
     }
