@@ -60,12 +60,15 @@ class BenchSettings:
 
     `rounds` None: rounds go on until the interval of each ratio (of the median, if there is one
     model only) is narrower than the fraction `precision` of its value, or until `limit_s` seconds
-    of rounds are over. `warmup` counts untimed runs of each model before the first round. The
+    of rounds are over. Each model runs in `processes` processes, one after the other, which share
+    the rounds: where a process lies in memory makes it up to some per cent faster or slower for
+    as long as it lives. `warmup` counts untimed runs of each model before the first round. The
     `provider` may be a short name (`cpu`, `cuda`, `tensorrt`) or onnxruntime's own. `seed` draws
     the order of the models in each round and the bootstrap samples.
     """
 
     rounds: int | None = None
+    processes: int = 6
     precision: float = 0.01
     limit_s: float = 30.0
     warmup: int = 3
@@ -83,11 +86,11 @@ class LatencyRow:
     """What was measured of one model, in seconds per run and bytes.
 
     `samples_s` has one entry per completed round, in order. `ratio` is relative to the first model:
-    the median of the ratios of each round. Where `error` is set, there are no estimates; `ratio` is
-    also None where the first model failed. `memory_bytes` is the peak above the state before the
-    model was loaded, None where the system does not tell. `nodes` counts nodes by the provider
-    that runs them ({} if unknown), `disk_bytes` external data too. `notes` say what may make the
-    numbers doubtful.
+    the mean over processes of the median of the ratios of their rounds. Where `error` is set,
+    there are no estimates; `ratio` is also None where the first model failed. `memory_bytes` is
+    the peak above the state before the model was loaded, None where the system does not tell.
+    `nodes` counts nodes by the provider that runs them ({} if unknown), `disk_bytes` external
+    data too. `notes` say what may make the numbers doubtful.
     """
 
     path: str

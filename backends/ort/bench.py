@@ -7,7 +7,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ STEP = 1.25
 
 
 class OrtBencher:
-    """A `Bencher`: one child process per model, all kept alive while the rounds interleave.
+    """A `Bencher`: child processes of its own for each model, alive while their rounds interleave.
 
     `timeout` is the number of seconds that loading, or one sample, of one model may take.
     """
@@ -66,16 +67,26 @@ class OrtBencher:
         """
         _check(settings)
         cpus = machine.least_busy(settings.threads)
-        with ExitStack() as stack:
-            lanes = [_Lane(path, stack.enter_context(Child()), self.timeout) for path in models]
-            about = lanes[0].about(settings.provider) if lanes else {}
-            cpus = cpus if about.get("provider") == CPU else []
-            for lane in lanes:
-                lane.load(settings, feeds, cpus)
-            before = machine.Moment.now(lane.pid for lane in lanes)
-            rounds = _rounds(lanes, settings)
-            after = machine.Moment.now(lane.pid for lane in lanes)
-            rows = tuple(lane.row(lanes[0], about["provider"], settings.seed) for lane in lanes)
+        lanes = [_Lane(path, self.timeout) for path in models]
+        about: dict[str, Any] = {}
+        notes: dict[str, None] = {}
+        rounds = 0
+        for turn in _turns(settings):
+            live = [lane for lane in lanes if lane.error is None]
+            with ExitStack() as stack:
+                for lane in live:
+                    lane.start(stack.enter_context(Child()))
+                about = about or (lanes[0].about(settings.provider) if lanes else {})
+                cpus = cpus if about.get("provider") == CPU else []
+                for lane in live:
+                    lane.load(settings, feeds, cpus)
+                before = machine.Moment.now(lane.pid for lane in live)
+                rounds += _rounds(live, turn)
+                after = machine.Moment.now(lane.pid for lane in live)
+                notes |= dict.fromkeys(machine.disturbances(before, after))
+                for lane in live:
+                    lane.end()
+        rows = tuple(lane.row(lanes[0], about["provider"], settings.seed) for lane in lanes)
         on_gpu = about.get("provider") in (CUDA, TENSORRT)
         environment = {
             **machine.describe(),
@@ -85,10 +96,9 @@ class OrtBencher:
             "memory": "device" if on_gpu else "host",
             "settings": asdict(settings),
         }
-        notes = machine.disturbances(before, after)
         if settings.threads > len(machine.usable_cpus()):
-            notes += (f"{settings.threads} threads share {len(machine.usable_cpus())} CPUs",)
-        return Benchmark(rows, rounds, notes, environment)
+            notes[f"{settings.threads} threads share {len(machine.usable_cpus())} CPUs"] = None
+        return Benchmark(rows, rounds, tuple(notes), environment)
 
     def profile(
         self, model: Path, feeds: Arrays, settings: BenchSettings = USUAL_BENCH
@@ -126,24 +136,57 @@ def _check(settings: BenchSettings) -> None:
         and settings.threads >= 1
         and settings.precision > 0
         and settings.limit_s > 0
+        and settings.processes >= 1
     )
     if not sensible:
         raise IrpruneError(
-            "bench needs rounds >= 1, warmup >= 0, threads >= 1, precision > 0 and a limit > 0"
+            "bench needs rounds >= 1, processes >= 1, warmup >= 0, threads >= 1, precision > 0 "
+            "and a limit > 0"
+        )
+
+
+def _turns(settings: BenchSettings) -> Iterator[BenchSettings]:
+    """Yield what each set of processes has to do: its part of the rounds, or of the limit."""
+    count = (
+        settings.processes if settings.rounds is None else min(settings.processes, settings.rounds)
+    )
+    for k in range(count):
+        yield replace(
+            settings,
+            rounds=None
+            if settings.rounds is None
+            else settings.rounds * (k + 1) // count - settings.rounds * k // count,
+            precision=settings.precision * math.sqrt(count),
+            limit_s=settings.limit_s / count,
+            seed=settings.seed + k,
         )
 
 
 class _Lane:
-    """One model under measurement; after its first error it stays out."""
+    """One model under measurement; after its first error it stays out.
 
-    def __init__(self, path: Path, child: Child, timeout: float | None) -> None:
+    `samples` has a list for each process that ran it.
+    """
+
+    def __init__(self, path: Path, timeout: float | None) -> None:
         self.path = path
-        self.pid = child.pid
-        self.samples: list[float] = []
+        self.pid = 0
+        self.samples: list[list[float]] = []
         self.error: str | None = None
-        self._child = child
+        self._child: Child
         self._timeout = timeout
         self._loaded: dict[str, Any] = {}
+        self._memory: list[int] = []
+
+    def start(self, child: Child) -> None:
+        """Go on in another process."""
+        self._child, self.pid = child, child.pid
+        self.samples.append([])
+
+    def end(self) -> None:
+        """Ask the process what it needed."""
+        found = self._ask({"op": "memory"}, {}).get("bytes")
+        self._memory += [] if found is None else [found]
 
     def about(self, provider: str) -> dict[str, Any]:
         """Return what runs the models; IrpruneError where the provider is not there."""
@@ -158,7 +201,7 @@ class _Lane:
 
     def sample(self) -> None:
         if reply := self._ask({"op": "time"}, {}):
-            self.samples.append(reply["seconds"])
+            self.samples[-1].append(reply["seconds"])
 
     def _ask(self, message: dict[str, Any], feeds: Arrays) -> dict[str, Any]:
         """Return the reply, {} after an error."""
@@ -182,19 +225,19 @@ class _Lane:
         return latency, timing.ratio(self.samples, first.samples, seed)
 
     def row(self, first: _Lane, provider: str, seed: int) -> LatencyRow:
-        memory = self._ask({"op": "memory"}, {}).get("bytes")
         found = self.estimate(first, seed)
+        samples = tuple(chain.from_iterable(self.samples))
         size = disk_bytes(str(self.path))
         if found is None:
-            return LatencyRow(str(self.path), size, tuple(self.samples), error=self.error)
+            return LatencyRow(str(self.path), size, samples, error=self.error)
         nodes: dict[str, int] = self._loaded["nodes"]
         elsewhere = sum(nodes.values()) - nodes.get(short_name(provider), 0)
         notes = [self._loaded["note"]] if self._loaded["note"] else []
         if elsewhere:
             where = ", ".join(name for name in nodes if name != short_name(provider))
             notes.append(f"{elsewhere} of {sum(nodes.values())} nodes run on {where}")
-        notes += timing.doubts(self.samples)
-        samples = tuple(self.samples)
+        notes += dict.fromkeys(chain.from_iterable(map(timing.doubts, self.samples)))
+        memory = max(self._memory, default=None)
         return LatencyRow(str(self.path), size, samples, *found, memory, nodes, tuple(notes))
 
 
@@ -230,11 +273,13 @@ def _orders(count: int, seed: int) -> Iterator[list[int]]:
 
 
 def _precise(lanes: Sequence[_Lane], settings: BenchSettings) -> bool:
-    """Say whether every ratio (of a single model: its latency) is known well enough."""
-    live = [lane for lane in lanes if lane.error is None]
-    found = [lane.estimate(lanes[0], settings.seed) for lane in live]
-    if len(live) > 1 and lanes[0].error is None:
-        wanted = [pair[1] for pair in found[1:] if pair is not None]
+    """Say whether these processes tell every ratio (of a single model: its latency) well enough.
+
+    Where the first model failed, ratios to another are as hard to tell.
+    """
+    live = [lane.samples[-1:] for lane in lanes if lane.error is None]
+    if len(live) > 1:
+        found = [timing.ratio(samples, live[0], settings.seed) for samples in live[1:]]
     else:
-        wanted = [pair[0] for pair in found if pair is not None]
-    return all(e is not None and timing.width(e) <= settings.precision for e in wanted)
+        found = [timing.estimate(samples, settings.seed) for samples in live]
+    return all(timing.width(each) <= settings.precision for each in found)

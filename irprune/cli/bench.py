@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from irprune.cli import common
-from irprune.cli.format import quantity, share, table
+from irprune.cli.format import table
 from irprune.errors import CheckFailed
+from irprune.units import quantity, share
 
 
 def _options(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -55,6 +56,13 @@ TOP = 10
     help="... or until the rounds have taken this long.",
 )
 @click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=6,
+    show_default=True,
+    help="Processes that run each model, one after the other; they share the rounds.",
+)
+@click.option(
     "--warmup",
     type=click.IntRange(0),
     default=3,
@@ -92,6 +100,7 @@ def bench(
     rounds: int | None,
     precision: float,
     limit: float,
+    processes: int,
     warmup: int,
     threads: int,
     provider: str,
@@ -116,6 +125,7 @@ def bench(
         rounds=rounds,
         precision=precision,
         limit_s=limit,
+        processes=processes,
         warmup=warmup,
         threads=threads,
         provider=provider,

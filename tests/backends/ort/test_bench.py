@@ -32,7 +32,7 @@ LARGE = """g (float[N, 4] x) => (float[N, 4] y) {
 FEEDS = {"x": np.ones((2, 4), np.float32)}
 
 
-FEW = BenchSettings(rounds=3, warmup=1)
+FEW = BenchSettings(rounds=3, processes=1, warmup=1)
 
 
 def run(paths: list[Path], settings: BenchSettings = FEW) -> Benchmark:
@@ -77,7 +77,7 @@ def test_every_round_times_each_model_once_in_changing_order(
     order: list[tuple[str, str]] = []
     spy(monkeypatch, lambda child, op, name: order.append((op, name)))
     names = ["a", "b", "c"]
-    run([write(name, SMALL) for name in names], BenchSettings(rounds=40, warmup=0))
+    run([write(name, SMALL) for name in names], BenchSettings(rounds=40, processes=1, warmup=0))
     assert [name for op, name in order if op == "load"] == names
     times = [name for op, name in order if op == "time"]
     rounds = [tuple(times[k : k + 3]) for k in range(0, 120, 3)]
@@ -86,6 +86,39 @@ def test_every_round_times_each_model_once_in_changing_order(
     assert all(second == first[::-1] for first, second in batched(rounds))
     followers = Counter(pairwise(times))
     assert min(followers[a, b] for a in names for b in names if a != b) > 10
+
+
+def test_processes_share_the_rounds(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, str, str]] = []
+    spy(monkeypatch, lambda child, op, name: seen.append((child.pid, op, name)))
+    found = run([write("a", SMALL), write("b", LARGE)], BenchSettings(rounds=7, processes=3))
+    assert found.rounds == 7
+    for name in ("a", "b"):
+        pids = [pid for pid, op, model in seen if (op, model) == ("load", name)]
+        assert len(set(pids)) == 3
+        assert [seen.count((pid, "time", name)) for pid in pids] == [2, 2, 3]
+    small, large = found.rows
+    parts = [np.array(row.samples_s)[cut] for row in (small, large) for cut in CUTS]
+    medians = [np.median(b / a) for a, b in zip(parts[:3], parts[3:], strict=True)]
+    assert large.ratio is not None
+    assert large.ratio.value == pytest.approx(np.mean(medians))
+
+
+CUTS = (slice(0, 2), slice(2, 4), slice(4, 7))
+
+
+def test_a_model_that_failed_is_not_started_again(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+    spy(monkeypatch, lambda child, op, name: loads.append(name) if op == "load" else None)
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"not a model")
+    first, second = run([broken, write("a", SMALL)], BenchSettings(rounds=3, processes=3)).rows
+    assert loads == ["broken", "a", "a", "a"]
+    assert first.error is not None
+    assert second.latency is not None
+    assert second.ratio is None
 
 
 def batched(rounds: list[tuple[str, ...]]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -142,13 +175,13 @@ def test_rounds_end_at_the_precision_or_at_the_limit(
     counts = []
     for precision in (1.0, 0.05, 0.03):
         noise = np.random.default_rng(0)
-        found = run(paths, BenchSettings(precision=precision, limit_s=1e6))
+        found = run(paths, BenchSettings(precision=precision, limit_s=1e6, processes=1))
         assert found.rows[1].ratio is not None
         assert timing.width(found.rows[1].ratio) <= precision
         counts.append(found.rounds)
     assert counts[0] == bench.MIN_ROUNDS
     assert counts == sorted(set(counts))
-    assert run(paths, BenchSettings(precision=1e-9, limit_s=0.01)).rounds < counts[-1]
+    assert run(paths, BenchSettings(precision=1e-9, limit_s=0.01, processes=1)).rounds < counts[-1]
 
 
 def test_feeds_by_position(write: Write) -> None:
@@ -174,7 +207,14 @@ def test_providers(write: Write) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"rounds": 0}, {"warmup": -1}, {"threads": 0}, {"precision": 0}, {"limit_s": 0}],
+    [
+        {"rounds": 0},
+        {"warmup": -1},
+        {"threads": 0},
+        {"precision": 0},
+        {"limit_s": 0},
+        {"processes": 0},
+    ],
 )
 def test_senseless_numbers(settings: dict[str, Any]) -> None:
     with pytest.raises(IrpruneError, match="rounds >= 1"):
