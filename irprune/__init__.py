@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         run,
         verify,
     )
+    from irprune.backends.torch import to_torch
     from irprune.frontends.graphsurgeon import from_graphsurgeon, to_graphsurgeon
     from irprune.frontends.torch import apply_to_module, export_state_dict, from_torch
     from irprune.model import Model
@@ -54,6 +55,7 @@ __all__ = [
     "load",
     "run",
     "to_graphsurgeon",
+    "to_torch",
     "verify",
 ]
 
@@ -65,6 +67,7 @@ _HOMES = {
     "from_graphsurgeon": "irprune.frontends.graphsurgeon",
     "from_torch": "irprune.frontends.torch",
     "to_graphsurgeon": "irprune.frontends.graphsurgeon",
+    "to_torch": "irprune.backends.torch",
 }
 
 
