@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 from irprune.errors import IrpruneError
 
 if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
     from irprune.backends.torch.lowering.module import Lowered
     from irprune.model import Model
+    from irprune.plan import Plan
 
-__all__ = ["to_torch"]
+__all__ = ["carry_optimizer", "to_torch"]
 
 
 def to_torch(model: Model, *, inplace: bool = True) -> Lowered:
@@ -33,10 +37,7 @@ def to_torch(model: Model, *, inplace: bool = True) -> Lowered:
     Raises:
         IrpruneError: torch is missing, or nodes cannot be lowered; it names them all.
     """
-    if find_spec("torch") is None:
-        raise IrpruneError(
-            "lowering needs torch", mend="install the extra: pip install 'irprune[torch]'"
-        )
+    _require()
     from irprune.backends.torch.lowering.lower import Lowering
     from irprune.backends.torch.lowering.prepare import prepared
 
@@ -47,3 +48,32 @@ def to_torch(model: Model, *, inplace: bool = True) -> Lowered:
     except IrpruneError as error:
         error.file = error.file or model.provenance.path
         raise
+
+
+def carry_optimizer(optimizer: Optimizer, old: nn.Module, new: nn.Module, plan: Plan) -> Optimizer:
+    """Return an optimizer of the pruned module that goes on where the old one was.
+
+    Each state tensor of a parameter (momentum, averages of gradients and of their squares, ...) is
+    sliced by what the plan keeps of that parameter, rows of their own included; steps and other
+    scalars stay. Parameter groups keep their settings, and the current learning rate among them.
+
+    Args:
+        optimizer: of the parameters of `old`; it is left as it is.
+        old: the lowered model before the plan.
+        new: the lowered model after it.
+        plan: from the one to the other: `Result.plan`, where `old` was lowered from the base.
+
+    Raises:
+        IrpruneError: the plan does not lead from `old` to `new`, or the optimizer keeps a tensor
+            that is laid out unlike its parameter.
+    """
+    from irprune.backends.torch import carry
+
+    return carry.carry_optimizer(optimizer, old, new, plan)
+
+
+def _require() -> None:
+    if find_spec("torch") is None:
+        raise IrpruneError(
+            "lowering needs torch", mend="install the extra: pip install 'irprune[torch]'"
+        )

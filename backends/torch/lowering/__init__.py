@@ -23,7 +23,19 @@ if TYPE_CHECKING:
 DOMAIN = "irprune.torch"
 """Of the nodes that `fuse` puts for several; a family's ``FUSED`` table has their rules."""
 
-FAMILIES = ("activation", "arithmetic", "conv", "linear", "movement", "norm", "pool", "reduce")
+FAMILIES = (
+    "activation",
+    "arithmetic",
+    "conv",
+    "indexing",
+    "linear",
+    "movement",
+    "norm",
+    "pool",
+    "recurrent",
+    "reduce",
+    "resize",
+)
 
 
 @cache
