@@ -68,6 +68,15 @@ def solve(problem: Problem) -> Solution | None:
     return solution
 
 
+def nearby(problem: Problem, solution: Solution) -> Solution | None:
+    """Return a choice within all bounds that lies near another, by shrinking or growing it.
+
+    Menus must be those that the other was chosen from.
+    """
+    state = _polished(_repaired(State(problem, solution.state.choice)))
+    return Solution(state, solution.prices) if state.feasible else None
+
+
 def _bracket(
     full: State, least: State, shares: Numbers, scale: float, solution: Solution
 ) -> tuple[State, State, float]:
