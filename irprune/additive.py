@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +53,7 @@ class CountedCost:
             number = self._index.get((value, axis))
             if number is None:
                 return self._model.full_size(value, axis)
-            return columns[number]  # type: ignore[return-value]  # all lengths at once
+            return cast(int, columns[number])  # all lengths at once
 
         return np.asarray(sum(count(size) for count in self._counts[kernel]), np.float64)
 

@@ -24,7 +24,8 @@ from irprune.pipeline.manager import METADATA_KEY, Hooks, run_passes
 from irprune.pipeline.options import resolve
 from irprune.pipeline.registry import load_pass
 from irprune.plan import Plan
-from irprune.proof.feeds import Sizes, input_shapes, make_feeds
+from irprune.proof.feeds import Sizes, check_batch, input_shapes, make_feeds
+from irprune.protocols import USUAL_BENCH, BenchSettings
 from irprune.shapes import infer
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from irprune.walk import Heads
 
 __all__ = [
+    "BenchSettings",
     "Result",
     "Settings",
     "apply",
@@ -58,10 +60,12 @@ def _silent(message: str) -> None:
 class Settings:
     """What a user may say besides the model.
 
-    `shapes` and `feeds` are sizes and arrays of graph inputs by name; `log` takes one line.
+    `shapes` and `feeds` are sizes and arrays of graph inputs by name; `log` takes one line. A
+    latency target holds for runs with so many `threads`.
     """
 
     seed: int = 0
+    threads: int = 1
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     feeds: Mapping[str, np.ndarray] | None = None
     log: Callable[[str], None] = _silent
@@ -188,40 +192,36 @@ def bench(
     models: Sequence[Path],
     *,
     settings: Settings = Settings(),
-    rounds: int = 20,
-    warmup: int = 3,
-    threads: int = 1,
-    provider: str = "CPUExecutionProvider",
+    timing: BenchSettings = USUAL_BENCH,
+    batch: int | None = None,
 ) -> Report:
-    """Latency of model files on onnxruntime, interleaved; `ratio` is relative to the first."""
+    """Latency of model files on onnxruntime, interleaved; `ratio` is relative to the first.
+
+    `timing` says how to measure (its seed is that of `settings`), `batch` the length of open batch
+    axes; other open axes are as long as a usual image. A model that fails is a row with an error.
+    """
+    from irprune.backends.ort.bench import OrtBencher
+
     for path in models:
         if not Path(path).is_file():
             raise IrpruneError("no such file", file=path)
     first = load(models[0])
     with _context(settings, first) as context:
         require_runner(context)
-    from irprune.backends.ort.bench import OrtBencher, ratios
-
-    feeds = make_feeds(first.ir, settings.shapes, settings.seed, settings.feeds)
-    sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
-    settings.log(f"bench: {rounds} rounds of {len(models)} models on {sizes}")
-    rows = OrtBencher().bench(
-        models, feeds, rounds=rounds, warmup=warmup, threads=threads, provider=provider
-    )
+    sizes = Sizes(batch or 1, 224)
+    if batch is not None:
+        check_batch(first.ir, settings.shapes, settings.feeds or {}, batch)
+    feeds = make_feeds(first.ir, settings.shapes, settings.seed, settings.feeds, sizes=sizes)
+    shown = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+    settings.log(f"bench: {len(models)} models on {shown}")
+    found = OrtBencher().bench(models, feeds, replace(timing, seed=settings.seed))
     return {
+        "batch": batch,
         "feeds": {name: list(array.shape) for name, array in feeds.items()},
-        "rounds": rounds,
-        "threads": threads,
-        "provider": provider,
-        "models": [
-            {
-                "path": row.path,
-                "median_s": None if row.error else row.median_s,
-                "ratio": ratio,
-                "error": row.error,
-            }
-            for row, ratio in zip(rows, ratios(rows), strict=True)
-        ],
+        "rounds": found.rounds,
+        "notes": list(found.notes),
+        "environment": found.environment,
+        "models": [report.bench_row(row) for row in found.rows],
     }
 
 
@@ -234,17 +234,19 @@ def _context(settings: Settings, original: Model) -> Iterator[Context]:
         seed=settings.seed,
         shapes=settings.shapes,
         feeds=settings.feeds,
-        device=CpuDevice(),
+        device=CpuDevice(threads=settings.threads),
         log=settings.log,
         original=original,
     )
     if find_spec("onnxruntime") is None:
         yield context
         return
+    from irprune.backends.ort.bench import OrtBencher
     from irprune.backends.ort.runner import OrtRunner
 
     with OrtRunner() as runner:
         context.runner = lambda: runner
+        context.bencher = OrtBencher
         yield context
 
 

@@ -38,6 +38,11 @@ class Costs:
     peak_activation_bytes: int
     """Most bytes of activations alive at once, in the order of the graph."""
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the weights and, at the worst moment, of activations beside them."""
+        return self.weight_bytes + self.peak_activation_bytes
+
     def to_json(self) -> dict[str, int]:
         return asdict(self)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from irprune.model import Model
     from irprune.passbase import Context
+    from irprune.protocols import LatencyRow
     from irprune.walk import Heads
 
 Report = dict[str, Any]
@@ -144,6 +145,23 @@ def _find(channels: Channels, tensor: str) -> ir.Value:
         mend = f"did you mean {' or '.join(near)}?" if near else "tensors are named by the graph"
         raise IrpruneError(f"the graph has no tensor {tensor}", mend=mend)
     return named[tensor]
+
+
+def bench_row(row: LatencyRow) -> Report:
+    """What was measured of one model; None stands for what is not known."""
+    return {
+        "path": row.path,
+        "median_s": row.latency and row.latency.value,
+        "interval_s": row.latency and [row.latency.low, row.latency.high],
+        "ratio": row.ratio and row.ratio.value,
+        "ratio_interval": row.ratio and [row.ratio.low, row.ratio.high],
+        "memory_bytes": row.memory_bytes,
+        "disk_bytes": row.disk_bytes,
+        "nodes": dict(row.nodes),
+        "notes": list(row.notes),
+        "error": row.error,
+        "samples_s": list(row.samples_s),
+    }
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,7 @@ def upper_bound(problem: Problem, prices: Numbers) -> float:
     The nearer the prices (value per fraction of each bound) to the best ones, the tighter.
     """
     buckets = [_buckets(menu) for menu in problem.menus]
-    values = [
-        menu.values[top] for menu, (_, top) in zip(problem.menus, buckets, strict=True)
-    ]
+    values = [menu.values[top] for menu, (_, top) in zip(problem.menus, buckets, strict=True)]
     parts = _Relaxation(problem, [bottom for bottom, _ in buckets]).parts()
     return min(_dual(parts, values, factor * prices) for factor in _FACTORS)
 
@@ -80,9 +78,7 @@ class _Relaxation:
 
     def __init__(self, problem: Problem, entries: list[Lengths]) -> None:
         self._problem = problem
-        self._added = [
-            menu.added[rows] for menu, rows in zip(problem.menus, entries, strict=True)
-        ]
+        self._added = [menu.added[rows] for menu, rows in zip(problem.menus, entries, strict=True)]
         self._makers: dict[int, list[tuple[int, Lengths]]] = {}
         for group, menu in enumerate(problem.menus):
             for place, axis in enumerate(menu.axes.tolist()):
@@ -131,7 +127,9 @@ class _Relaxation:
         elif sum(len(made) > 1 for made in groups) == 1 and len(axes) <= 2:
             self._lines(parts, number, makers, fixed, cost)
         else:
-            least = [n + sum(int(a.min()) for _, a in m) for n, m in zip(fixed, makers, strict=True)]
+            least = [
+                n + sum(int(a.min()) for _, a in m) for n, m in zip(fixed, makers, strict=True)
+            ]
             parts.constant[number] += float(cost([np.array(n) for n in least]))
 
     def _lines(

@@ -64,9 +64,7 @@ class Choice:
         The range is from the least to the most that could be kept without bounds.
         """
         problem, state = self.solution.state.problem, self.solution.state
-        low, high = (
-            sum(float(menu.values[entry]) for menu in problem.menus) for entry in (0, -1)
-        )
+        low, high = (sum(float(menu.values[entry]) for menu in problem.menus) for entry in (0, -1))
         if high <= low:
             return 0.0
         best = min(high, upper_bound(problem, self.solution.prices))
@@ -141,10 +139,7 @@ class Budgeted:
 
     def _solved(self, bounds: Bounds, align: int | None, near: Choice | None) -> Choice | None:
         candidates, problem = self._problem(bounds, align)
-        if near is None:
-            solution = solve(problem)
-        else:
-            solution = nearby(problem, near.solution)
+        solution = solve(problem) if near is None else nearby(problem, near.solution)
         return None if solution is None else self._made(solution, candidates)
 
     def _made(self, solution: Solution, candidates: Sequence[Candidate]) -> Choice:
@@ -225,4 +220,6 @@ def _thin(counts: Counts) -> Counts:
     """Return at most so many of the counts, both ends included."""
     if len(counts) <= _MOST_ENTRIES:
         return counts
-    return counts[np.unique(np.linspace(0, len(counts) - 1, _MOST_ENTRIES).round().astype(int))]
+    places = np.linspace(0, len(counts) - 1, _MOST_ENTRIES).round().astype(np.int64)
+    thinned: Counts = counts[np.unique(places)]
+    return thinned

@@ -12,7 +12,7 @@ from irprune.errors import CheckFailed, IrpruneError
 from irprune.groups import Group
 from irprune.model import Model
 from irprune.passbase import Context
-from irprune.passes.budgeted import Budgeted, Choice, Worth, total
+from irprune.passes.budgeted import Budgeted, Choice, Worth
 from irprune.passes.candidates import Candidates
 from irprune.passes.importance import Importance
 from irprune.passes.measured import Correction, Stopwatch, triple
@@ -54,8 +54,14 @@ def by_bounds(
     own = CostModel(model.ir.graph, input_symbols(model.ir.graph, context.shapes))
     budgeted = Budgeted(offer, own, device, worth)
     full = original.full()
-    whole = {"macs": full.macs, "params": full.params, "memory": full.memory_bytes}
-    bounds = {what: t.bound(whole[what]) for what, t in targets.items() if what != "latency"}
+    whole: dict[str, float] = {
+        "macs": full.macs,
+        "params": full.params,
+        "memory": full.memory_bytes,
+    }
+    bounds: dict[What, float] = {
+        what: t.bound(whole[what]) for what, t in targets.items() if what != "latency"
+    }
     record: dict[str, Any] = {
         "targets": {w: t.text if t.fraction is None else t.fraction for w, t in targets.items()},
         "worth": worth,
@@ -162,13 +168,13 @@ def _widths(choice: Choice, budgeted: Budgeted) -> list[dict[str, Any]]:
                 "width": len(candidate.alive) * step,
                 "kept": kept * step,
                 "stairs": (menu.counts * step).tolist(),
-                "kept_importance": float(menu_share(candidate.scores, int(count))),
+                "kept_importance": float(_share(candidate.scores, int(count))),
             }
         )
     return rows
 
 
-def menu_share(scores: np.ndarray, count: int) -> float:
+def _share(scores: np.ndarray, count: int) -> float:
     """Return the share of the importance that the ``count`` most important classes have."""
     whole = float(scores.sum())
     return float(scores[len(scores) - count :].sum()) / whole if whole > 0 else 1.0
@@ -176,10 +182,5 @@ def menu_share(scores: np.ndarray, count: int) -> float:
 
 def _pareto(choice: Choice) -> list[dict[str, Any]]:
     """Return the choices that the solver passed: each cost as a share of its bound, and worth."""
-    found = [
-        {"costs": costs.tolist(), "worth": value} for costs, value in choice.solution.visited
-    ]
+    found = [{"costs": costs.tolist(), "worth": value} for costs, value in choice.solution.visited]
     return sorted(found, key=lambda point: point["costs"])
-
-
-__all__ = ["KEY", "by_bounds", "total"]

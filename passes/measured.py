@@ -88,7 +88,9 @@ class Stopwatch:
             raise IrpruneError(f"the original cannot be timed: {row.error}")
         return row.latency
 
-    def time(self, keep: Mask, *, long: bool) -> tuple[Estimate | None, Estimate | None, str | None]:
+    def time(
+        self, keep: Mask, *, long: bool
+    ) -> tuple[Estimate | None, Estimate | None, str | None]:
         """Return ratio, latency and error of a plan; `long` measures more precisely."""
         path = Path(self._folder.name) / "candidate.onnx"
         self._prunable.write(keep, path)
@@ -122,8 +124,8 @@ class Correction:
             self.wanted = target.bound(0) / stopwatch.whole().value
         self.tried: list[Tried] = []
 
-    def run(self) -> Tried:
-        """Return the measured candidate nearest to the target.
+    def run(self) -> tuple[Tried, int | None]:
+        """Return the measured candidate nearest to the target, and its alignment.
 
         Raises:
             CheckFailed: none lies within the tolerance; the message names what can be reached.
@@ -131,7 +133,7 @@ class Correction:
         for align in self._alignments:
             found = self._met(align)
             if found is not None:
-                return found
+                return found, align
         raise self._unreachable()
 
     def _met(self, align: int | None) -> Tried | None:
@@ -141,7 +143,7 @@ class Correction:
         for step in range(_STEPS):
             near = self._nearest(mine) if step >= _FREE else None
             bounds = {**self._bounds, "latency": share * self.whole_s}
-            made = self._budgeted.choose(bounds, align, near and near.choice)
+            made = self._budgeted.choose(bounds, align, None if near is None else near.choice)
             choice = made or self._budgeted.least(align)
             known = next((t for t in mine if (t.choice.keep == choice.keep).all()), None)
             if known is None:
@@ -151,7 +153,9 @@ class Correction:
             else:
                 repeats += 1
                 found = known
-            if made is None and (found.ratio is None or found.ratio.value > self.wanted + TOLERANCE):
+            if made is None and (
+                found.ratio is None or found.ratio.value > self.wanted + TOLERANCE
+            ):
                 return None  # even the least is too slow
             if repeats > _REPEATS:
                 break
@@ -161,13 +165,18 @@ class Correction:
                 continue
             if abs(self._miss(best)) <= _NEAR:
                 best = self._confirmed(best, mine)
-                if abs(self._miss(best)) <= 2 * _NEAR:
+                if abs(self._miss(best)) <= 2 * _NEAR and self._good(best):
                     return best
             share = self._next(mine, best, 1 + 0.5 * repeats)
         best = self._nearest(mine)
-        if best is not None and abs(self._miss(best)) <= TOLERANCE:
+        if best is not None and self._good(best):
             best = self._confirmed(best, mine)
-        return best if best is not None and abs(self._miss(best)) <= TOLERANCE else None
+        return best if best is not None and self._good(best) else None
+
+    def _good(self, found: Tried) -> bool:
+        """Return whether a candidate meets the target and is not slower than the original."""
+        assert found.ratio is not None
+        return abs(self._miss(found)) <= TOLERANCE and found.ratio.low <= 1
 
     def _tried(self, choice: Choice, *, long: bool) -> Tried:
         ratio, latency, error = self._watch.time(choice.keep, long=long)
@@ -190,11 +199,9 @@ class Correction:
         return longer
 
     def _next(self, mine: Sequence[Tried], best: Tried, eagerness: float) -> float:
-        """Return the predicted share to ask for, by the best candidate and one across the target."""
+        """Return the predicted share to ask for, by the best candidate and one past the target."""
         assert best.ratio is not None
-        across = [
-            t for t in mine if t.ratio is not None and self._miss(t) * self._miss(best) < 0
-        ]
+        across = [t for t in mine if t.ratio is not None and self._miss(t) * self._miss(best) < 0]
         other = min(across, key=lambda t: abs(self._miss(t)), default=None)
         if other is not None and len(mine) < _FREE + 1:
             a, b = self._miss(best), self._miss(other)
@@ -216,9 +223,10 @@ class Correction:
             error = self.tried[-1].error if self.tried else "nothing was measured"
             return CheckFailed(f"{what}: no candidate runs: {error}")
         ratio = best.ratio
+        reached = f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
         gain = "; no candidate is faster than the original" if ratio.low > 1 else ""
         return CheckFailed(
-            f"{what} cannot be met: the nearest measured is {ratio.value:.3f} "
-            f"[{ratio.low:.3f}, {ratio.high:.3f}] of the original instead of {self.wanted:.3f}{gain}",
-            mend=f"ask for latency={ratio.value:.3f}, or relax the other bounds, align, min and skip",
+            f"{what} cannot be met: the nearest measured is {reached} of the original instead of "
+            f"{self.wanted:.3f}{gain}",
+            mend=f"ask for latency={ratio.value:.3f}, or relax other bounds, align, min and skip",
         )

@@ -162,7 +162,7 @@ class State:
     def gains(self, group: int) -> Numbers:
         """Return how each entry of a menu would change the value, ``(entries,)``."""
         values = self.problem.menus[group].values
-        return values - values[self.choice[group]]
+        return np.asarray(values - values[self.choice[group]])
 
     def move(self, group: int, entry: int) -> None:
         """Choose another entry of a menu."""
@@ -193,7 +193,7 @@ class State:
         total = np.zeros(len(self.problem.menus[group].counts))
         for kernel, axes, added in self._touched.kernels[group][number]:
             total += budget.cost.terms(kernel, self.lengths[axes] - added[entry] + added)
-        return total / budget.bound
+        return np.asarray(total / budget.bound)
 
 
 class _Touched:

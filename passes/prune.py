@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from irprune.channels import ChannelClasses, Channels
-from irprune.cost import CostModel, input_symbols
+from irprune.cost import Cost, CostModel, input_symbols
 from irprune.errors import IrpruneError
 from irprune.groups import Group, Groups
 from irprune.inexact import checked, passed
@@ -91,7 +90,9 @@ class Prune(Pass):
             given = ", ".join(["ratio", *self.targets])
             raise IrpruneError(f"ratio goes with no other target; given: {given}")
         if self.ratio is None and not self.targets:
-            raise IrpruneError("prune takes ratio, or latency, macs, params and memory; given: none")
+            raise IrpruneError(
+                "prune takes ratio, or latency, macs, params and memory; given: none"
+            )
         if self.align != "auto" and self.align < 1:
             raise IrpruneError("align must be at least 1")
         if self.min < 0:
@@ -145,8 +146,7 @@ class Prune(Pass):
         if set(self.targets) in ({"macs"}, {"params"}) and self.device is None:
             (target,) = self.targets.values()
             whole = getattr(original.full(), target.what)
-            own = CostModel(model.ir.graph, original.symbols)
-            measure = own.measure(offer.channels, target.what)
+            measure = context.get(Cost(), model).measure(offer.channels, target.what)
             goal = Goal(target, target.bound(whole), whole, measure)
             return by_strength(offer, goal, self.scope, self._alignments(context), context)
         rewarded = self.device == "auto" or "latency" in self.targets

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+import numpy as np
+
+from irprune import timing
+from irprune.backends.ort import machine
 from irprune.backends.ort.child import Child
+from irprune.backends.ort.files import disk_bytes
+from irprune.backends.ort.providers import CUDA, TENSORRT, short_name
 from irprune.errors import IrpruneError
-from irprune.protocols import Arrays, LatencyRow, RunnerError
+from irprune.protocols import (
+    USUAL_BENCH,
+    Arrays,
+    Benchmark,
+    BenchSettings,
+    Estimate,
+    LatencyRow,
+    RunnerError,
+)
+
+MIN_ROUNDS = 16
+"""Rounds before the first look at the intervals, where the caller does not fix their number."""
+
+STEP = 1.25
+"""The number of rounds grows by this factor from one look at the intervals to the next."""
 
 
 class OrtBencher:
@@ -27,49 +48,52 @@ class OrtBencher:
         self,
         models: Sequence[Path],
         feeds: Arrays,
-        *,
-        rounds: int = 20,
-        warmup: int = 3,
-        threads: int = 1,
-        provider: str = "CPUExecutionProvider",
-    ) -> list[LatencyRow]:
-        """Return one row per model, in order: each round times A, B, ... with optimisations on.
+        settings: BenchSettings = USUAL_BENCH,
+    ) -> Benchmark:
+        """Return one row per model, in order; graph optimisations are on.
 
-        A sample is the mean over as many runs as take about 20 ms (one run if `warmup` is 0).
+        A sample is the median of as many runs as take about 20 ms, after one more that brings the
+        model back into the caches (one run alone if there is no warm-up).
 
-        Raises IrpruneError where the numbers make no sense or onnxruntime is not installed.
+        Raises IrpruneError where the settings make no sense, the provider is not there or
+        onnxruntime is not installed.
         """
-        if rounds < 1 or warmup < 0 or threads < 1:
-            raise IrpruneError("bench needs rounds >= 1, warmup >= 0 and threads >= 1")
-        load = {
-            "op": "load",
-            "optimize": True,
-            "threads": threads,
-            "provider": provider,
-            "warmup": warmup,
-        }
+        _check(settings)
         with ExitStack() as stack:
             lanes = [_Lane(path, stack.enter_context(Child()), self.timeout) for path in models]
+            about = lanes[0].about(settings.provider) if lanes else {}
             for lane in lanes:
-                lane.ask(load | {"model": str(Path(lane.path).absolute())}, feeds)
-            for _ in range(rounds):
-                for lane in lanes:
-                    lane.sample()
-        return [lane.row() for lane in lanes]
+                lane.load(settings, feeds)
+            before = machine.Moment.now(lane.pid for lane in lanes)
+            rounds = _rounds(lanes, settings)
+            after = machine.Moment.now(lane.pid for lane in lanes)
+            rows = tuple(lane.row(lanes[0], about["provider"], settings.seed) for lane in lanes)
+        on_gpu = about.get("provider") in (CUDA, TENSORRT)
+        environment = {
+            **machine.describe(),
+            "onnxruntime": about.get("version"),
+            "provider": about.get("provider"),
+            "memory": "device" if on_gpu else "host",
+            "settings": asdict(settings),
+        }
+        notes = machine.disturbances(before, after)
+        if settings.threads > len(machine.usable_cpus()):
+            notes += (f"{settings.threads} threads share {len(machine.usable_cpus())} CPUs",)
+        return Benchmark(rows, rounds, notes, environment)
 
 
-def ratios(rows: Sequence[LatencyRow]) -> list[float | None]:
-    """Return each row's latency relative to the first row: the median of the per-round ratios.
-
-    None for a row with an error, and for every row if the first has one.
-    """
-    first = rows[0] if rows else None
-    return [
-        None
-        if first is None or first.error or row.error
-        else median(b / a for a, b in zip(first.samples_s, row.samples_s, strict=True))
-        for row in rows
-    ]
+def _check(settings: BenchSettings) -> None:
+    sensible = (
+        (settings.rounds is None or settings.rounds >= 1)
+        and settings.warmup >= 0
+        and settings.threads >= 1
+        and settings.precision > 0
+        and settings.limit_s > 0
+    )
+    if not sensible:
+        raise IrpruneError(
+            "bench needs rounds >= 1, warmup >= 0, threads >= 1, precision > 0 and a limit > 0"
+        )
 
 
 class _Lane:
@@ -77,27 +101,112 @@ class _Lane:
 
     def __init__(self, path: Path, child: Child, timeout: float | None) -> None:
         self.path = path
+        self.pid = child.pid
+        self.samples: list[float] = []
+        self.error: str | None = None
         self._child = child
         self._timeout = timeout
-        self._samples: list[float] = []
-        self._error: str | None = None
+        self._loaded: dict[str, Any] = {}
 
-    def ask(self, message: dict[str, Any], feeds: Arrays) -> dict[str, Any]:
+    def about(self, provider: str) -> dict[str, Any]:
+        """Return what runs the models; IrpruneError where the provider is not there."""
+        message = {"op": "about", "provider": provider}
+        try:
+            return self._child.request(message, {}, file=self.path, timeout=self._timeout)[0]
+        except RunnerError as error:
+            raise IrpruneError(error.reason) from error
+
+    def load(self, settings: BenchSettings, feeds: Arrays) -> None:
+        message = {
+            "op": "load",
+            "model": str(Path(self.path).absolute()),
+            "optimize": True,
+            "threads": settings.threads,
+            "provider": settings.provider,
+            "provider_options": dict(settings.provider_options),
+            "warmup": settings.warmup,
+        }
+        self._loaded = self._ask(message, feeds)
+
+    def sample(self) -> None:
+        if reply := self._ask({"op": "time"}, {}):
+            self.samples.append(reply["seconds"])
+
+    def _ask(self, message: dict[str, Any], feeds: Arrays) -> dict[str, Any]:
         """Return the reply, {} after an error."""
-        if self._error is not None:
+        if self.error is not None:
             return {}
         try:
             reply, _ = self._child.request(message, feeds, file=self.path, timeout=self._timeout)
         except RunnerError as error:
-            self._error = error.reason
+            self.error = error.reason
             self._child.close()
             return {}
         return reply
 
-    def sample(self) -> None:
-        if reply := self.ask({"op": "time"}, {}):
-            self._samples.append(reply["seconds"])
+    def estimate(self, first: _Lane, seed: int) -> tuple[Estimate, Estimate | None] | None:
+        """Return the latency and the ratio to the first lane; None after an error."""
+        if self.error is not None:
+            return None
+        latency = timing.estimate(self.samples, seed)
+        if first.error is not None:
+            return latency, None
+        return latency, timing.ratio(self.samples, first.samples, seed)
 
-    def row(self) -> LatencyRow:
-        middle = median(self._samples) if self._error is None else math.nan
-        return LatencyRow(str(self.path), middle, tuple(self._samples), self._error)
+    def row(self, first: _Lane, provider: str, seed: int) -> LatencyRow:
+        memory = self._ask({"op": "memory"}, {}).get("bytes")
+        found = self.estimate(first, seed)
+        size = disk_bytes(str(self.path))
+        if found is None:
+            return LatencyRow(str(self.path), size, tuple(self.samples), error=self.error)
+        nodes: dict[str, int] = self._loaded["nodes"]
+        elsewhere = sum(nodes.values()) - nodes.get(short_name(provider), 0)
+        notes = [self._loaded["note"]] if self._loaded["note"] else []
+        if elsewhere:
+            where = ", ".join(name for name in nodes if name != short_name(provider))
+            notes.append(f"{elsewhere} of {sum(nodes.values())} nodes run on {where}")
+        notes += timing.doubts(self.samples)
+        samples = tuple(self.samples)
+        return LatencyRow(str(self.path), size, samples, *found, memory, nodes, tuple(notes))
+
+
+def _rounds(lanes: Sequence[_Lane], settings: BenchSettings) -> int:
+    """Time all lanes round by round until the settings say it is enough; return the rounds."""
+    end = math.inf if settings.rounds is not None else time.monotonic() + settings.limit_s
+    look = MIN_ROUNDS
+    orders = _orders(len(lanes), settings.seed)
+    done = 0
+    while done != settings.rounds and any(lane.error is None for lane in lanes):
+        for k in next(orders):
+            lanes[k].sample()
+        done += 1
+        if time.monotonic() >= end:
+            break
+        if settings.rounds is None and done >= look:
+            if _precise(lanes, settings):
+                break
+            look = math.ceil(done * STEP)
+    return done
+
+
+def _orders(count: int, seed: int) -> Iterator[list[int]]:
+    """Yield the order of each round: a random one, then its reverse, and again.
+
+    No model always follows the same other one, and a steady drift is the same for all.
+    """
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(count).tolist()
+        yield order
+        yield order[::-1]
+
+
+def _precise(lanes: Sequence[_Lane], settings: BenchSettings) -> bool:
+    """Say whether every ratio (of a single model: its latency) is known well enough."""
+    live = [lane for lane in lanes if lane.error is None]
+    found = [lane.estimate(lanes[0], settings.seed) for lane in live]
+    if len(live) > 1 and lanes[0].error is None:
+        wanted = [pair[1] for pair in found[1:] if pair is not None]
+    else:
+        wanted = [pair[0] for pair in found if pair is not None]
+    return all(e is not None and timing.width(e) <= settings.precision for e in wanted)
