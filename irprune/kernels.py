@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +23,7 @@ from irprune.protocols import Kernel
 
 Lengths = NDArray[np.int64]
 Numbers = NDArray[np.float64]
+Role = Literal["in", "out", "all"]
 
 POINTWISE = frozenset((
     "Abs", "Add", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Div", "Elu", "Erf",
@@ -54,6 +55,8 @@ class NodeKernel(Kernel):
 
     nodes: tuple[ir.Node, ...]
     signature: str
+    kind: str
+    """Op type, window and whether it is grouped: kernels of one kind follow one law."""
     _index: Mapping[tuple[ir.Value, int], int] = field(repr=False)
     _symbols: Mapping[str, int] = field(repr=False)
 
@@ -75,6 +78,18 @@ class NodeKernel(Kernel):
             total(iter(self.outputs)),
             total(value for value in self.inputs if value.is_initializer()),
         )
+
+    def columns(self, role: Role) -> list[int]:
+        """Return which of ``axes`` stand in the data read (`in`), in the results (`out`)."""
+        read = [value for value in self.inputs if not value.is_initializer()]
+        values = {"in": read, "out": self.outputs, "all": [*read, *self.outputs]}[role]
+        found = {
+            self._index.get((value, k))
+            for value in values
+            if value.shape is not None
+            for k in range(len(value.shape))
+        }
+        return [column for column, axis in enumerate(self.axes) if axis in found]
 
     @property
     def inputs(self) -> list[ir.Value]:
@@ -142,29 +157,41 @@ def _kernel(
     values = dict.fromkeys(
         value for node in nodes for value in (*node.inputs, *node.outputs) if value is not None
     )
-    axes = dict.fromkeys(
-        index[value, k]
+    found = {
+        (value, k): index[value, k]
         for value in values
         if value.shape is not None
         for k in range(len(value.shape))
         if (value, k) in index
-    )
-    signature = "; ".join(_signature(node, index, symbols) for node in nodes)
-    return NodeKernel(nodes[0].name or "", tuple(axes), tuple(nodes), signature, index, symbols)
+    }
+    axes = dict.fromkeys(found.values())
+    places = {axis: f"${place}" for place, axis in enumerate(axes)}
+    marks = {key: places[axis] for key, axis in found.items()}
+    signature = "; ".join(_signature(node, marks, symbols) for node in nodes)
+    name, kind = nodes[0].name or "", _kind(nodes[0])
+    return NodeKernel(name, tuple(axes), tuple(nodes), signature, kind, index, symbols)
+
+
+def _kind(node: ir.Node) -> str:
+    weight = node.inputs[1] if node.op_type in ("Conv", "ConvTranspose") else None
+    if weight is None or weight.shape is None:
+        return node.op_type
+    window = "x".join(str(dim) for dim in weight.shape[2:])
+    grouped = " grouped" if node.attributes.get_int("group", 1) > 1 else ""
+    return f"{node.op_type} {window}{grouped}"
 
 
 def _signature(
-    node: ir.Node, index: Mapping[tuple[ir.Value, int], int], symbols: Mapping[str, int]
+    node: ir.Node, marks: Mapping[tuple[ir.Value, int], str], symbols: Mapping[str, int]
 ) -> str:
-    """Return op, attributes and shapes, `*` for each axis that plans may shorten."""
+    """Return op, attributes and shapes, with a mark for each axis that plans may shorten."""
 
     def shape(value: ir.Value | None) -> str:
         if value is None or value.shape is None:
             return "-"
         dims = [
-            "*"
-            if (value, k) in index
-            else str(dim if isinstance(dim, int) else symbols.get(dim.value or "", 1))
+            marks.get((value, k))
+            or str(dim if isinstance(dim, int) else symbols.get(dim.value or "", 1))
             for k, dim in enumerate(value.shape)
         ]
         kind = "" if value.dtype is None else value.dtype.name.lower()

@@ -1,8 +1,10 @@
 """Per-node times of a model in a child process of its own.
 
-`profile` {model, threads, provider, warmup, runs} + feeds -> {nodes, seconds, reference}
-          nodes: [name, op, output shapes, seconds] in the order of execution; seconds: per run
-          without the profiler; reference: the same of the first model, timed beside it
+Times are the least of several runs: what disturbs a run only ever makes it slower.
+
+`profile` {model, threads, provider} + feeds -> {nodes, seconds, reference}
+          nodes: [name, seconds] in the order of execution; seconds: per run without the
+          profiler; reference: the same of the first model, timed beside it
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import onnxruntime as ort
@@ -29,6 +30,9 @@ from irprune.protocols import Arrays
 
 _BUDGET_S = 0.25
 """Runs of one model take about this long; at least three, at most ten."""
+
+
+_SUFFIX = "_kernel_time"
 
 
 class ProfilingChild(Child):
@@ -71,7 +75,7 @@ class Profiler:
             own.append(_seconds(once))
             reference.append(_seconds(self._reference))
         nodes = _nodes(events, runs)
-        return {"nodes": nodes, "seconds": median(own), "reference": median(reference)}
+        return {"nodes": nodes, "seconds": min(own), "reference": min(reference)}
 
 
 def _open(request: dict[str, Any], prefix: Path) -> ort.InferenceSession:
@@ -90,22 +94,21 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _nodes(events: list[dict[str, Any]], runs: int) -> list[list[Any]]:
-    """Return name, op, output shapes and median seconds of each node, over the last ``runs``."""
-    kernels = [e for e in events if e["cat"] == "Node" and e["name"].endswith("_kernel_time")]
+def _nodes(events: list[dict[str, Any]], runs: int) -> list[tuple[str, float]]:
+    """Return name and least seconds of each node, over the last ``runs``."""
+    kernels = [e for e in events if e["cat"] == "Node" and e["name"].endswith(_SUFFIX)]
     executions = sum(e["cat"] == "Session" and e["name"] == "model_run" for e in events)
     each, rest = divmod(len(kernels), executions)
     if rest:
         raise ValueError("the profile does not hold equally many nodes for every run")
     kernels = kernels[-each * runs :]
-    nodes: list[list[Any]] = []
-    for k in range(each):
-        same = kernels[k::each]
-        args = same[0]["args"]
-        shapes = [shape for kind in args["output_type_shape"] for shape in kind.values()]
-        name = same[0]["name"].removesuffix("_kernel_time")
-        nodes.append([name, args["op_name"], shapes, median(e["dur"] for e in same) * 1e-6])
-    return nodes
+    return [
+        (
+            kernels[k]["name"].removesuffix(_SUFFIX),
+            min(e["dur"] for e in kernels[k::each]) * 1e-6,
+        )
+        for k in range(each)
+    ]
 
 
 def main() -> None:
