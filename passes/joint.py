@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from irprune.channels import Channels
 from irprune.cost import CostModel, input_symbols
 from irprune.errors import CheckFailed, IrpruneError
 from irprune.groups import Group
@@ -75,7 +76,7 @@ def by_bounds(
     record |= {
         "reached": {what: choice.costs[what] / whole[what] for what in whole},
         "kept_importance": choice.kept_importance,
-        "kept_l1": _kept_l1(offer, groups, choice.keep),
+        "kept_l1": kept_l1(offer.channels, groups, choice.keep),
         "optimality_gap": choice.gap,
         "widths": _widths(choice, budgeted),
         "pareto": _pareto(choice),
@@ -143,9 +144,9 @@ def _timed(
     return found.choice, align
 
 
-def _kept_l1(offer: Offer, groups: Sequence[Group], keep: Mask) -> float:
+def kept_l1(channels: Channels, groups: Sequence[Group], keep: Mask) -> float:
     """Return the share of the absolute values of the weights that make channels, of all groups."""
-    importance = Importance(offer.channels, "l1", "producers", "sum", 0)
+    importance = Importance(channels, "l1", "producers", "sum", 0)
     kept = whole = 0.0
     for group in groups:
         scores = importance.of(group)
