@@ -139,6 +139,7 @@ def _timed(
     record["latency"] |= {
         "predicted": found.predicted,
         "measured": triple(found.ratio),
+        "within_tolerance": found.near(correction.wanted),
         "latency_s": triple(found.latency),
     }
     return found.choice, align

@@ -45,6 +45,10 @@ class Tried:
     latency: Estimate | None
     error: str | None
 
+    def near(self, wanted: float) -> bool:
+        """Return whether the measured ratio lies within the tolerance."""
+        return self.ratio is not None and abs(self.ratio.value - wanted) <= TOLERANCE
+
     def to_json(self) -> dict[str, Any]:
         """Return what the report records of a step."""
         return {
@@ -125,15 +129,26 @@ class Correction:
         self.tried: list[Tried] = []
 
     def run(self) -> tuple[Tried, int | None]:
-        """Return the measured candidate nearest to the target, and its alignment.
+        """Return a measured candidate within the tolerance, and its alignment.
+
+        Where widths allow none, it is the one that keeps most of those that are faster.
 
         Raises:
-            CheckFailed: none lies within the tolerance; the message names what can be reached.
+            CheckFailed: none is as fast as asked; the message names what can be reached.
         """
         for align in self._alignments:
             found = self._met(align)
             if found is not None:
                 return found, align
+            fast = [t for t in self.tried if t.ratio is not None and self._fast(t)]
+            if fast:
+                best = max(fast, key=lambda t: t.choice.kept_importance)
+                assert best.ratio is not None
+                self._context.log(
+                    f"prune: latency: no widths found come nearer to {self.wanted:.3f} than "
+                    f"{best.ratio.value:.3f} without being slower"
+                )
+                return best, align
         raise self._unreachable()
 
     def _met(self, align: int | None) -> Tried | None:
@@ -173,10 +188,15 @@ class Correction:
             best = self._confirmed(best, mine)
         return best if best is not None and self._good(best) else None
 
+    def _fast(self, found: Tried) -> bool:
+        """Return whether a candidate is at least as fast as asked."""
+        assert found.ratio is not None
+        return self._miss(found) <= 0 and found.ratio.low <= 1
+
     def _good(self, found: Tried) -> bool:
         """Return whether a candidate meets the target and is not slower than the original."""
         assert found.ratio is not None
-        return abs(self._miss(found)) <= TOLERANCE and found.ratio.low <= 1
+        return found.near(self.wanted) and found.ratio.low <= 1
 
     def _tried(self, choice: Choice, *, long: bool) -> Tried:
         ratio, latency, error = self._watch.time(choice.keep, long=long)
