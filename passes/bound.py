@@ -100,6 +100,9 @@ class _Relaxation:
 
     def _split(self, parts: _Parts, number: int, kernel: int, axes: tuple[int, ...]) -> None:
         budget = self._problem.budgets[number]
+        if not axes:
+            parts.constant[number] += self._fixed(number, kernel)
+            return
         makers = [self._makers.get(axis, []) for axis in axes]
         groups = [[group for group, _ in made] for made in makers]
         fixed = self._problem.fixed[list(axes)]
@@ -131,6 +134,11 @@ class _Relaxation:
                 n + sum(int(a.min()) for _, a in m) for n, m in zip(fixed, makers, strict=True)
             ]
             parts.constant[number] += float(cost([np.array(n) for n in least]))
+
+    def _fixed(self, number: int, kernel: int) -> float:
+        """Return the cost of a kernel that no length changes."""
+        budget = self._problem.budgets[number]
+        return float(budget.cost.terms(kernel, np.zeros((1, 0), np.int64))[0]) / budget.bound
 
     def _lines(
         self,

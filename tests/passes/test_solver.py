@@ -41,7 +41,7 @@ def _chain(seed: int, groups: int, entries: int, share: float, step: int = 1) ->
     fixed = np.zeros(groups + 1, np.int64)
     fixed[groups] = 3
     pairs = [(k, k + 1) for k in range(groups - 1)]
-    cost = Products([*pairs, (groups,), (0,), (groups, 0)], step, constant=5)
+    cost = Products([*pairs, (groups,), (0,), (groups, 0), ()], step, constant=5)
     problem = Problem(menus, fixed, [Budget(cost, 1.0)])
     full = State(problem, problem.full()).costs[0]
     return Problem(menus, fixed, [Budget(cost, share * full)])
