@@ -27,6 +27,8 @@ _BISECTIONS = 24
 _SWEEPS = 40
 _ROUNDS = 5
 """Times that the prices of several bounds are set against each other."""
+_STARTS = 2
+"""Choices that are polished, the best of those found before."""
 _PAIRS = 30
 """Pairs of moves that are tried exactly before the polish stops."""
 _POLISH = 400
@@ -57,14 +59,17 @@ def solve(problem: Problem) -> Solution | None:
         return solution
     shares = np.ones(len(problem.budgets)) / len(problem.budgets)
     scale = max(full.value - least.value, _EPSILON)
+    starts: list[tuple[State, Numbers]] = []
     for _ in range(_ROUNDS if len(shares) > 1 else 1):
         above, below, price = _bracket(full, least, shares, scale, solution)
-        for start in (_repaired(above), below):
-            polished = _polished(start)
-            if polished.value > solution.state.value:
-                solution.state, solution.prices = polished, price * shares
+        starts += [(_repaired(above), price * shares), (below, price * shares)]
         shares = shares * np.exp(4 * (below.costs - below.costs.max()))
         shares /= shares.sum()
+    starts.sort(key=lambda start: -start[0].value)
+    for state, prices in starts[:_STARTS]:
+        polished = _polished(state)
+        if polished.value > solution.state.value:
+            solution.state, solution.prices = polished, prices
     return solution
 
 
