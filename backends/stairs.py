@@ -81,8 +81,8 @@ def sample_network() -> Any:
     nodes, weights = [], []
 
     def conv(x: str, name: str, inner: int, outer: int, window: int, group: int = 1) -> str:
-        array = random.normal(size=(outer, inner // group, window, window)).astype(np.float32)
-        weights.append(numpy_helper.from_array(array / np.sqrt(inner), f"{name}.w"))
+        array = random.normal(0, inner**-0.5, (outer, inner // group, window, window))
+        weights.append(numpy_helper.from_array(array.astype(np.float32), f"{name}.w"))
         pads = [window // 2] * 4
         made = helper.make_node(
             "Conv", [x, f"{name}.w"], [f"{name}.c"], name, pads=pads, group=group

@@ -74,23 +74,30 @@ class AnalyticDevice:
     def _blocked(self, node: ir.Node, size: Size, rows: int, columns: int) -> Size:
         """Round the axes that a rule counts multiply-accumulates by up to whole blocks."""
         convolves = node.op_type in ("Conv", "ConvTranspose")
-        groups = node.attributes.get_int("group", 1) if convolves else 1
-        data, weight, output = node.inputs[0], node.inputs[1:2], node.outputs[0]
+        data, weight, output = node.inputs[0], node.inputs[1], node.outputs[0]
         swapped = node.op_type == "ConvTranspose"
+        inner: int = self.inner
+        groups: Any = 1
+        if convolves and node.attributes.get_int("group", 1) > 1:
+            assert data is not None and weight is not None
+            if self.rows == 1 and np.all(size(weight, 1) == 1):
+                inner = 1  # depthwise: vectors lie across the groups
+            else:
+                groups = size(output if swapped else data, 1) / size(weight, 1)
 
         def blocked(value: ir.Value, axis: int) -> Any:
             length = size(value, axis)
-            if convolves and value in weight:
-                return _up(length, columns if swapped else self.inner) if axis == 1 else length
+            if convolves and value is weight:
+                return _up(length, columns if swapped else inner) if axis == 1 else length
             if convolves and axis == 1:
-                return groups * _up(length / groups, self.inner if swapped else columns)
+                return groups * _up(length / groups, inner if swapped else columns)
             if convolves:
                 return _up(length, rows) if axis == 0 and rows > columns else length
             if value is output:
                 last = len(output.shape or ()) - 1
                 block = {last: columns, last - 1: rows}.get(axis, 1)
                 return _up(length, block)
-            return _up(length, self.inner) if value is data else length
+            return _up(length, inner) if value is data else length
 
         return blocked
 
