@@ -40,6 +40,7 @@ __all__ = [
     "Settings",
     "apply",
     "bench",
+    "device",
     "explain",
     "from_caffe",
     "inspect",
@@ -223,6 +224,30 @@ def bench(
         "environment": found.environment,
         "models": [report.bench_row(row) for row in found.rows],
     }
+
+
+def device(
+    model: Model | None = None, name: str = "auto", *, settings: Settings = _PLAIN
+) -> Report:
+    """The staircases of a device: what its kernels round up to, and the cost along wide axes.
+
+    Looks at the layers of `model` after normalisation, or at those of a small sample network.
+    """
+    from irprune.backends.catalogue import find
+    from irprune.backends.stairs import describe, sample_network
+    from irprune.channels import ChannelClasses
+    from irprune.groups import Groups
+    from irprune.passes.candidates import Candidates
+
+    chosen = find(name)
+    model = Model.from_proto(sample_network()) if model is None else model
+    work, context = _prepared(model, settings, "normalize")
+    channels = context.get(ChannelClasses(), work)
+    groups = context.get(Groups(), work)
+    if not groups:
+        raise IrpruneError("the model has no channels that could be pruned, so no widths to try")
+    base = Candidates.of(work, channels, groups, context)
+    return describe(chosen, chosen.costs(base, settings.log), channels)
 
 
 @contextmanager

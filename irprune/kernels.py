@@ -60,14 +60,23 @@ class NodeKernel(Kernel):
     _index: Mapping[tuple[ir.Value, int], int] = field(repr=False)
     _symbols: Mapping[str, int] = field(repr=False)
 
-    def work(self, lengths: Lengths, step: int = 1) -> Work:
-        """Return the work at ``lengths``, shape ``(k, axes)``, each rounded up to ``step``."""
+    def sizes(self, lengths: Lengths, step: int = 1) -> Size:
+        """Return the size of every axis at ``lengths`` of shape ``(k, axes)``, each rounded up.
+
+        Where a plan may shorten an axis, its size is an array of shape ``(k,)``.
+        """
         rounded = -(-lengths // step) * step
         columns = {axis: rounded[:, k].astype(np.float64) for k, axis in enumerate(self.axes)}
 
         def size(value: ir.Value, axis: int) -> Any:
             number = self._index.get((value, axis))
             return columns[number] if number is not None else self._fixed(value, axis)
+
+        return size
+
+    def work(self, lengths: Lengths, step: int = 1) -> Work:
+        """Return the work at ``lengths``, shape ``(k, axes)``, each rounded up to ``step``."""
+        size = self.sizes(lengths, step)
 
         def total(values: Iterator[ir.Value]) -> Numbers:
             return np.zeros(len(lengths)) + sum(_bytes(value, size) for value in values)

@@ -10,7 +10,7 @@ is the one that explains the measurements best.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +127,7 @@ def learn(samples: Sequence[Samples]) -> tuple[dict[str, Term], dict[str, Findin
     findings: dict[str, Finding] = {}
     for kind, lessons in kinds.items():
         law, error, straight = _search(lessons)
-        seconds = sum(float(lesson.seconds.sum()) for lesson in lessons)
+        seconds = sum(float(lesson.seconds.sum()) for lesson in lessons) or _FLOOR_S
         findings[kind] = Finding(law, error / seconds, straight / seconds, seconds)
         fallback = _rates([_stacked(lessons, law, side) for side in (True, False)])
         for lesson in lessons:
@@ -181,23 +181,32 @@ class _Lesson:
 def _search(lessons: Sequence[_Lesson]) -> tuple[Law, float, float]:
     """Return the law with the least error, that error, and the error without a law.
 
-    The step and the condition take turns: each is the best for the other.
+    The step and the condition take turns, once in either order: each is the best for the other.
     """
 
     def error(law: Law) -> float:
         return sum(lesson.error(law) for lesson in lessons)
 
-    best = Law()
-    least = straight = error(best)
-    for _ in range(2):
-        before = best
-        for options in (_conditions(best), _steps(best)):
-            for law in options:
-                if (found := error(law)) < least * (1 - _GAIN):
-                    best, least = law, found
-        if best == before:
-            break
+    straight = error(Law())
+    ways = [
+        _descend(error, straight, order) for order in ((_steps, _conditions), (_conditions, _steps))
+    ]
+    best, least = min(ways, key=lambda way: way[1])
     return best, least, straight
+
+
+def _descend(
+    error: Callable[[Law], float], straight: float, order: Sequence[Callable[[Law], Iterator[Law]]]
+) -> tuple[Law, float]:
+    best, least = Law(), straight
+    for options in (*order, order[0]):
+        for law in options(best):
+            if (found := error(law)) < least * (1 - _GAIN):
+                best, least = law, found
+    for simpler in (Law(1, best.condition), Law(best.step)):
+        if (found := error(simpler)) <= least * (1 + _GAIN):
+            best, least = simpler, found
+    return best, least
 
 
 def _conditions(law: Law) -> Iterator[Law]:

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from irprune.backends.ort.latency import Latency, Study, fingerprint, latency, measure, plans_needed
 from irprune.cache import Cache
 from irprune.errors import IrpruneError
@@ -87,7 +89,8 @@ class CpuDevice:
         Raises RunnerError where onnxruntime cannot run the base graph.
         """
         kernels = split(base.channels, base.symbols)
-        cache, name = self._cache(), fingerprint(kernels)
+        whole = base.channels.lengths(np.ones(base.channels.count, np.bool_)).tolist()
+        cache, name = self._cache(), fingerprint(kernels, whole)
         content = cache.load(log)
         studies = dict(_read(content.get("studies", {}), Study.from_json, log))
         others = [study for key, study in studies.items() if key != name]

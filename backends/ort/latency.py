@@ -87,9 +87,9 @@ class Study:
         return found
 
 
-def fingerprint(kernels: Sequence[NodeKernel]) -> str:
-    """Return what studies of one graph are kept under."""
-    facts = [(kernel.signature, kernel.axes) for kernel in kernels]
+def fingerprint(kernels: Sequence[NodeKernel], whole: Sequence[int]) -> str:
+    """Return what studies of one graph, with axes of these lengths, are kept under."""
+    facts = [[(kernel.signature, kernel.axes) for kernel in kernels], list(whole)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 
