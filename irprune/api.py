@@ -195,11 +195,13 @@ def bench(
     settings: Settings = Settings(),
     timing: BenchSettings = USUAL_BENCH,
     batch: int | None = None,
+    profile: bool = False,
 ) -> Report:
     """Latency of model files on onnxruntime, interleaved; `ratio` is relative to the first.
 
     `timing` says how to measure (its seed is that of `settings`), `batch` the length of open batch
-    axes; other open axes are as long as a usual image. A model that fails is a row with an error.
+    axes; other open axes are as long as a usual image. With `profile`, each row has the times of
+    its nodes too, from runs apart. A model that fails is a row with an error.
     """
     from irprune.backends.ort.bench import OrtBencher
 
@@ -215,14 +217,19 @@ def bench(
     feeds = make_feeds(first.ir, settings.shapes, settings.seed, settings.feeds, sizes=sizes)
     shown = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
     settings.log(f"bench: {len(models)} models on {shown}")
-    found = OrtBencher().bench(models, feeds, replace(timing, seed=settings.seed))
+    bencher, timing = OrtBencher(), replace(timing, seed=settings.seed)
+    found = bencher.bench(models, feeds, timing)
+    rows = [report.bench_row(row) for row in found.rows]
+    for row in rows if profile else ():
+        if row["error"] is None:
+            row["profile"] = report.profile(bencher.profile(Path(row["path"]), feeds, timing))
     return {
         "batch": batch,
         "feeds": {name: list(array.shape) for name, array in feeds.items()},
         "rounds": found.rounds,
         "notes": list(found.notes),
         "environment": found.environment,
-        "models": [report.bench_row(row) for row in found.rows],
+        "models": rows,
     }
 
 

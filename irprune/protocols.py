@@ -71,7 +71,7 @@ class BenchSettings:
 
     rounds: int | None = None
     precision: float = 0.01
-    limit_s: float = 60.0
+    limit_s: float = 30.0
     warmup: int = 3
     threads: int = 1
     provider: str = "cpu"
@@ -103,6 +103,20 @@ class LatencyRow:
     nodes: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     error: str | None = None
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """A node that a backend ran, the seconds it took, and the model's nodes that it stands for.
+
+    `nodes` is empty where the node is the backend's own, a change of layout say.
+    """
+
+    name: str
+    op: str
+    provider: str
+    seconds: float
+    nodes: tuple[str, ...]
 
 
 @dataclass(frozen=True)

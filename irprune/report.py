@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from irprune.model import Model
     from irprune.passbase import Context
-    from irprune.protocols import LatencyRow
+    from irprune.protocols import LatencyRow, NodeTime
     from irprune.walk import Heads
 
 Report = dict[str, Any]
@@ -161,6 +162,20 @@ def bench_row(row: LatencyRow) -> Report:
         "notes": list(row.notes),
         "error": row.error,
         "samples_s": list(row.samples_s),
+    }
+
+
+def profile(times: Sequence[NodeTime]) -> Report:
+    """The seconds of one run by node and by op type, most first; `nodes` are the model's own."""
+    ops: defaultdict[str, float] = defaultdict(float)
+    for time in times:
+        ops[time.op] += time.seconds
+    own = [time for time in times if not time.nodes]
+    return {
+        "total_s": sum(time.seconds for time in times),
+        "runtime_s": sum(time.seconds for time in own),
+        "ops": [{"op": op, "seconds": ops[op]} for op in sorted(ops, key=lambda op: -ops[op])],
+        "nodes": [asdict(time) | {"nodes": list(time.nodes)} for time in times],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -16,7 +17,8 @@ from irprune import timing
 from irprune.backends.ort import machine
 from irprune.backends.ort.child import Child
 from irprune.backends.ort.files import disk_bytes
-from irprune.backends.ort.providers import CUDA, TENSORRT, short_name
+from irprune.backends.ort.profile import node_times
+from irprune.backends.ort.providers import CPU, CUDA, TENSORRT, short_name
 from irprune.errors import IrpruneError
 from irprune.protocols import (
     USUAL_BENCH,
@@ -25,6 +27,7 @@ from irprune.protocols import (
     BenchSettings,
     Estimate,
     LatencyRow,
+    NodeTime,
     RunnerError,
 )
 
@@ -52,6 +55,9 @@ class OrtBencher:
     ) -> Benchmark:
         """Return one row per model, in order; graph optimisations are on.
 
+        On the CPU provider all models run on the same CPUs, as many as there are threads: CPUs
+        differ (sockets, kinds of cores, neighbours), and what moves between them scatters.
+
         A sample is the median of as many runs as take about 20 ms, after one more that brings the
         model back into the caches (one run alone if there is no warm-up).
 
@@ -59,11 +65,13 @@ class OrtBencher:
         onnxruntime is not installed.
         """
         _check(settings)
+        cpus = machine.least_busy(settings.threads)
         with ExitStack() as stack:
             lanes = [_Lane(path, stack.enter_context(Child()), self.timeout) for path in models]
             about = lanes[0].about(settings.provider) if lanes else {}
+            cpus = cpus if about.get("provider") == CPU else []
             for lane in lanes:
-                lane.load(settings, feeds)
+                lane.load(settings, feeds, cpus)
             before = machine.Moment.now(lane.pid for lane in lanes)
             rounds = _rounds(lanes, settings)
             after = machine.Moment.now(lane.pid for lane in lanes)
@@ -73,6 +81,7 @@ class OrtBencher:
             **machine.describe(),
             "onnxruntime": about.get("version"),
             "provider": about.get("provider"),
+            "cpus_used": cpus or machine.usable_cpus(),
             "memory": "device" if on_gpu else "host",
             "settings": asdict(settings),
         }
@@ -80,6 +89,34 @@ class OrtBencher:
         if settings.threads > len(machine.usable_cpus()):
             notes += (f"{settings.threads} threads share {len(machine.usable_cpus())} CPUs",)
         return Benchmark(rows, rounds, notes, environment)
+
+    def profile(
+        self, model: Path, feeds: Arrays, settings: BenchSettings = USUAL_BENCH
+    ) -> tuple[NodeTime, ...]:
+        """Return what one run of the model is made of, slowest first; not part of a benchmark.
+
+        Raises RunnerError where the model fails.
+        """
+        _check(settings)
+        with Child() as child, tempfile.TemporaryDirectory() as folder:
+            prefix = Path(folder) / "profile"
+            message = _load(model, settings) | {"op": "profile", "prefix": str(prefix)}
+            reply, _ = child.request(message, feeds, file=model, timeout=self.timeout)
+            running = prefix.with_suffix(".onnx")
+            return node_times(model, Path(reply["trace"]), running if running.exists() else None)
+
+
+def _load(model: Path, settings: BenchSettings) -> dict[str, Any]:
+    """Return the request to load a model."""
+    return {
+        "op": "load",
+        "model": str(Path(model).absolute()),
+        "optimize": True,
+        "threads": settings.threads,
+        "provider": settings.provider,
+        "provider_options": dict(settings.provider_options),
+        "warmup": settings.warmup,
+    }
 
 
 def _check(settings: BenchSettings) -> None:
@@ -116,17 +153,8 @@ class _Lane:
         except RunnerError as error:
             raise IrpruneError(error.reason) from error
 
-    def load(self, settings: BenchSettings, feeds: Arrays) -> None:
-        message = {
-            "op": "load",
-            "model": str(Path(self.path).absolute()),
-            "optimize": True,
-            "threads": settings.threads,
-            "provider": settings.provider,
-            "provider_options": dict(settings.provider_options),
-            "warmup": settings.warmup,
-        }
-        self._loaded = self._ask(message, feeds)
+    def load(self, settings: BenchSettings, feeds: Arrays, cpus: list[int]) -> None:
+        self._loaded = self._ask(_load(self.path, settings) | {"cpus": cpus}, feeds)
 
     def sample(self) -> None:
         if reply := self._ask({"op": "time"}, {}):

@@ -16,6 +16,7 @@ OTHERS = 0.1
 STOLEN = 0.01
 SLOWED = 0.05
 
+_LOOK_S = 0.1
 _TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -35,6 +36,22 @@ def usable_cpus() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def least_busy(count: int, root: Path = Path("/")) -> list[int]:
+    """Return the `count` CPUs that did least in a tenth of a second; [] if that leaves no choice.
+
+    On fixed CPUs, models share what these CPUs suffer from. The first ones serve interrupts, so the
+    last of equals are taken.
+    """
+    usable = usable_cpus()
+    if count >= len(usable) or not hasattr(os, "sched_setaffinity"):
+        return []
+    before = _busy(root)
+    time.sleep(_LOOK_S)
+    after = _busy(root)
+    by_work = sorted(usable, key=lambda cpu: (after.get(cpu, 0) - before.get(cpu, 0), -cpu))
+    return sorted(by_work[:count])
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,17 @@ def disturbances(before: Moment, after: Moment) -> tuple[str, ...]:
     if before.megahertz and after.megahertz and after.megahertz < before.megahertz * (1 - SLOWED):
         found.append(f"the clock fell from {before.megahertz:.0f} to {after.megahertz:.0f} MHz")
     return tuple(found)
+
+
+def _busy(root: Path) -> dict[int, int]:
+    """Return the busy and stolen ticks of each CPU so far."""
+    try:
+        lines = (root / "proc/stat").read_text().splitlines()
+    except OSError:
+        return {}
+    found = (re.match(r"cpu(\d+) (.*)", line) for line in lines)
+    ticks = {int(m[1]): [int(field) for field in m[2].split()] for m in found if m}
+    return {cpu: sum(fields[:3]) + sum(fields[5:8]) for cpu, fields in ticks.items()}
 
 
 def _cpu_seconds(root: Path) -> tuple[float | None, float | None]:

@@ -10,17 +10,21 @@ import os
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 
 from irprune.backends.ort.files import model_files
-from irprune.backends.ort.providers import CUDA, TENSORRT, full_name, short_name
+from irprune.backends.ort.providers import CPU, CUDA, TENSORRT, full_name, short_name
 
 KEPT = 2
 """Sessions held at a time: they hold all weights of their models."""
 
 ERRORS_ONLY = 3
+
+_WEIGHTS_FILE = "session.optimized_model_external_initializers_file_name"
+_WEIGHTS_FROM_BYTES = "session.optimized_model_external_initializers_min_size_in_bytes"
 
 _SETTINGS = ("model", "optimize", "threads", "provider")
 _SETTLED_NS = 100_000_000
@@ -33,8 +37,8 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 def open_session(request: dict[str, Any], profile: str | None = None) -> ort.InferenceSession:
     """Open the model file of a request with its settings; ValueError where it lacks a provider.
 
-    `provider_options` are of that provider. With `profile`, the prefix of two files, every run is
-    recorded there, and the graph that runs is written to ``<profile>.onnx``.
+    `provider_options` are of that provider. With `profile`, the prefix of files, every run is
+    recorded, and the graph that runs is written to ``<profile>.onnx`` where that can be.
     """
     available = ort.get_available_providers()
     provider = full_name(request["provider"], available)
@@ -52,7 +56,10 @@ def open_session(request: dict[str, Any], profile: str | None = None) -> ort.Inf
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = profile
-        options.optimized_model_filepath = f"{profile}.onnx"
+        if provider in (CPU, CUDA):  # others compile nodes, which no file can hold
+            options.optimized_model_filepath = f"{profile}.onnx"
+            options.add_session_config_entry(_WEIGHTS_FILE, f"{Path(profile).name}.weights")
+            options.add_session_config_entry(_WEIGHTS_FROM_BYTES, "1024")
     providers = [(provider, dict(request.get("provider_options", {})))]
     if provider == TENSORRT and CUDA in available:
         providers.append((CUDA, {}))  # what TensorRT leaves

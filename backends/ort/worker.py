@@ -3,9 +3,11 @@
 `about` {provider} -> {provider, providers, version}: its full name; an error if it is not there
 `run`   {model, optimize, threads, provider, outputs} + feeds -> {} + outputs; the sessions used
         last are kept for the next `run`
-`load`  {model, optimize, threads, provider, provider_options?, warmup} + feeds -> {nodes, note};
-        holds the session, its inputs and outputs bound, for `time`
+`load`  {model, optimize, threads, provider, provider_options?, cpus?, warmup} + feeds ->
+        {nodes, note}; holds the session, its inputs and outputs bound, for `time`
 `time`  {} -> {seconds}: seconds per run of the held session
+`profile` {as `load`, prefix} + feeds -> {trace}: the file of a profile of many runs; the graph
+        that ran is beside it as ``<prefix>.onnx``, where onnxruntime can write it
 `memory` {} -> {bytes}: peak above the state before `load`
 
 A request that fails is answered by {error}.
@@ -14,6 +16,7 @@ A request that fails is answered by {error}.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import os
 import signal
@@ -37,6 +40,10 @@ from irprune.protocols import Arrays
 
 MIN_SAMPLE_S = 0.02
 """A sample repeats a fast model for about this long, so that a cold first run weighs little."""
+
+PROFILE_S = 1.0
+MIN_PROFILED = 5
+"""A profile repeats a model for about this long, and at least so often."""
 
 Reply = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
@@ -69,6 +76,8 @@ class Worker:
         on_gpu = provider in (CUDA, TENSORRT)
         number = int(request.get("provider_options", {}).get("device_id", 0))
         self._memory = Memory(number if on_gpu else None)
+        if request.get("cpus"):
+            os.sched_setaffinity(0, request["cpus"])
         session = open_session(request)
         matched, note = match(session, feeds)
         self._held = bind(session, matched, ("cuda", number) if on_gpu else ("cpu", 0))
@@ -82,6 +91,17 @@ class Worker:
         if self._settle:  # another process has had the caches since
             self._seconds()
         return {"seconds": median(self._seconds() for _ in range(self._repeat))}, {}
+
+    def profile(self, request: dict[str, Any], feeds: Arrays) -> Reply:
+        session = open_session(request, request["prefix"])
+        matched, _ = match(session, feeds)
+        run = _prepare(session, None, matched)
+        end = time.perf_counter() + PROFILE_S
+        for k in itertools.count():
+            if k >= MIN_PROFILED and time.perf_counter() > end:
+                break
+            run()
+        return {"trace": session.end_profiling()}, {}
 
     def memory(self, request: dict[str, Any], feeds: Arrays) -> Reply:
         return {"bytes": None if self._memory is None else self._memory.peak()}, {}

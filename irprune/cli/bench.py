@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from irprune.cli import common
-from irprune.cli.format import quantity, table
+from irprune.cli.format import quantity, share, table
 from irprune.errors import CheckFailed
 
 
@@ -26,6 +26,10 @@ def _batches(ctx: click.Context, param: click.Parameter, text: str | None) -> tu
     if not all(part.isascii() and part.isdecimal() and int(part) for part in parts):
         raise click.BadParameter(f"`{text}` is not of the form 1,8,32", ctx, param)
     return tuple(int(part) for part in parts)
+
+
+TOP = 10
+"""Rows of a profile that the table shows; JSON has all."""
 
 
 @click.command(cls=common.Command)
@@ -45,7 +49,7 @@ def _batches(ctx: click.Context, param: click.Parameter, text: str | None) -> tu
 @click.option(
     "--limit",
     type=click.FloatRange(0, min_open=True),
-    default=60,
+    default=30,
     show_default=True,
     metavar="SECONDS",
     help="... or until the rounds have taken this long.",
@@ -79,6 +83,7 @@ def _batches(ctx: click.Context, param: click.Parameter, text: str | None) -> tu
     metavar="N,...",
     help="Batch sizes, one table for each; for models whose batch axis is open.",
 )
+@click.option("--profile", is_flag=True, help="Show where the time of each model goes.")
 @common.seed
 @common.inputs
 @common.common
@@ -92,6 +97,7 @@ def bench(
     provider: str,
     provider_options: Mapping[str, str],
     batches: tuple[int, ...],
+    profile: bool,
     seed: int,
     shapes: Mapping[str, tuple[int, ...]],
     feeds: Path | None,
@@ -116,7 +122,7 @@ def bench(
         provider_options=provider_options,
     )
     facts = [
-        api.bench(models, settings=settings, timing=timing, batch=batch)
+        api.bench(models, settings=settings, timing=timing, batch=batch, profile=profile)
         for batch in batches or (None,)
     ]
     text = "\n\n".join(map(_text, facts))
@@ -150,7 +156,31 @@ def _text(facts: dict[str, Any]) -> str:
     notes = [f"note: {note}" for note in facts["notes"]]
     for row in facts["models"]:
         notes += [f"note: {row['path']}: {note}" for note in row["notes"]]
-    return "\n".join([*head, table(rows, indent=""), *notes])
+    profiles = [_profile(row) for row in facts["models"] if "profile" in row]
+    return "\n".join([*head, table(rows, indent=""), *notes, *profiles])
+
+
+def _profile(row: dict[str, Any]) -> str:
+    """The nodes and op types that take most of the time of a model."""
+    found = row["profile"]
+    total = found["total_s"]
+    nodes = [
+        [_milliseconds(each), share(each["seconds"], total), each["op"], _origin(each["nodes"])]
+        for each in found["nodes"][:TOP]
+    ]
+    ops = [[_milliseconds(op), share(op["seconds"], total), op["op"]] for op in found["ops"][:TOP]]
+    own = share(found["runtime_s"], total)
+    lines = [f"\nprofile of {row['path']}: {total * 1e3:.4g} ms in {len(found['nodes'])} nodes"]
+    lines += [table(nodes), "by op", table(ops), f"the runtime's own nodes: {own}"]
+    return "\n".join(lines)
+
+
+def _milliseconds(each: dict[str, Any]) -> str:
+    return f"{each['seconds'] * 1e3:.4g} ms"
+
+
+def _origin(nodes: list[str]) -> str:
+    return " + ".join(nodes) or "the runtime's own"
 
 
 def _interval(interval: list[float] | None, scale: float, form: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import onnx
+import pytest
 from click.testing import Result
 
 Cli = Callable[..., Result]
@@ -44,6 +45,19 @@ def test_a_table_per_batch(cli: Cli, dynamic_net: Path) -> None:
     done = cli("bench", dynamic_net, *FEW, "--batch", "1,3", "--json")
     facts = json.loads(done.stdout)["batches"]
     assert [(each["batch"], each["feeds"]["x"][0]) for each in facts] == [(1, 1), (3, 3)]
+
+
+def test_a_profile(cli: Cli, net: Path) -> None:
+    done = cli("bench", net, *FEW, "--profile")
+    assert f"profile of {net}: " in done.stdout
+    assert "conv1 (Conv) + " in done.stdout
+    (row,) = json.loads(cli("bench", net, *FEW, "--profile", "--json").stdout)["models"]
+    found = row["profile"]
+    assert found["total_s"] >= found["runtime_s"] >= 0
+    assert sum(op["seconds"] for op in found["ops"]) == pytest.approx(found["total_s"])
+    labels = [label for node in found["nodes"] for label in node["nodes"]]
+    assert "fc (Gemm)" in labels
+    assert len(labels) == len(set(labels))
 
 
 def test_a_model_that_fails_is_a_row_and_exit_1(cli: Cli, net: Path, other_net: Path) -> None:
