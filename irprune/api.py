@@ -260,6 +260,7 @@ def device(
 @contextmanager
 def _context(settings: Settings, original: Model) -> Iterator[Context]:
     """A context with the onnxruntime backend where it is installed; its child process ends here."""
+    from irprune.backends.catalogue import find
     from irprune.backends.ort.device import CpuDevice
 
     context = Context(
@@ -267,6 +268,7 @@ def _context(settings: Settings, original: Model) -> Iterator[Context]:
         shapes=settings.shapes,
         feeds=settings.feeds,
         device=CpuDevice(threads=settings.threads),
+        devices=find,
         log=settings.log,
         original=original,
     )

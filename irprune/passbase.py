@@ -70,6 +70,8 @@ class Context:
     runner: Callable[[], Runner] | None = None
     bencher: Callable[[], Bencher] | None = None
     device: DeviceModel | None = None
+    devices: Callable[[str], DeviceModel] | None = None
+    """Other devices, by name."""
     log: Callable[[str], None] = _silent
     report: dict[str, Any] = field(default_factory=dict)
     original: Model | None = None

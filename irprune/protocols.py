@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -223,14 +223,6 @@ class DeviceModel(Protocol):
     @property
     def name(self) -> str: ...
 
-    @property
-    def threads(self) -> int: ...
-
-    @property
-    def provider(self) -> str:
-        """What runs the model there: a name as `BenchSettings` takes it."""
-        ...
-
     def align(self) -> int:
         """Return the channel multiple that the device rewards."""
         ...
@@ -240,6 +232,19 @@ class DeviceModel(Protocol):
 
         Raises IrpruneError where the device cannot be measured.
         """
+        ...
+
+
+@runtime_checkable
+class HostDevice(DeviceModel, Protocol):
+    """A device at hand: models can be timed on it."""
+
+    @property
+    def threads(self) -> int: ...
+
+    @property
+    def provider(self) -> str:
+        """What runs models there: a name as `BenchSettings` takes it."""
         ...
 
 

@@ -20,6 +20,7 @@ from irprune.passes.measured import Correction, Stopwatch, triple
 from irprune.passes.offer import Offer
 from irprune.passes.targets import Target, What
 from irprune.plan import Mask
+from irprune.protocols import DeviceModel, HostDevice
 
 KEY = "selection"
 """Where the record of the selection stands in a run's report."""
@@ -31,7 +32,7 @@ def by_bounds(
     original: CostModel,
     worth: Worth,
     alignments: Sequence[int | None],
-    rewarded: bool,
+    device: DeviceModel | None,
     groups: Sequence[Group],
     model: Model,
     context: Context,
@@ -41,19 +42,15 @@ def by_bounds(
     Args:
         original: counts the costs of the graph before any pruning: fractions are of these.
         alignments: to try in this order; None stands for the widths that the device rewards.
-        rewarded: whether the device is asked what is worth having.
+        device: whose latency is bounded, and whose widths are worth having.
 
     Raises:
         CheckFailed: the targets cannot be met together.
     """
     prunable = Candidates.of(model, offer.channels, groups, context)
-    device = None
-    if rewarded:
-        if context.device is None:
-            raise IrpruneError("there is no device to choose widths for", mend="leave device out")
-        device = context.device.costs(prunable, context.log)
+    predicted = None if device is None else device.costs(prunable, context.log)
     own = CostModel(model.ir.graph, input_symbols(model.ir.graph, context.shapes))
-    budgeted = Budgeted(offer, own, device, worth)
+    budgeted = Budgeted(offer, own, predicted, worth)
     full = original.full()
     whole: dict[str, float] = {
         "macs": full.macs,
@@ -69,9 +66,15 @@ def by_bounds(
     }
     if "latency" not in targets:
         choice, align = _counted(budgeted, bounds, whole, alignments)
-    else:
+    elif isinstance(device, HostDevice):
         choice, align = _timed(
-            budgeted, bounds, targets["latency"], prunable, alignments, record, context
+            budgeted, bounds, targets["latency"], prunable, alignments, device, record, context
+        )
+    else:
+        assert device is not None
+        assert predicted is not None
+        choice, align = _predicted(
+            budgeted, bounds, targets["latency"], alignments, device, predicted.unit, record
         )
     record |= {
         "reached": {what: choice.costs[what] / whole[what] for what in whole},
@@ -113,23 +116,25 @@ def _timed(
     target: Target,
     prunable: Candidates,
     alignments: Sequence[int | None],
+    device: HostDevice,
     record: dict[str, Any],
     context: Context,
 ) -> tuple[Choice, int | None]:
-    if context.bencher is None or context.device is None:
+    """Meet a latency target by measuring on the device."""
+    if context.bencher is None:
         raise IrpruneError(
             "a latency target needs onnxruntime, which is not installed",
             mend='install "irprune[cpu]" or "irprune[gpu]"',
         )
     original = context.original or prunable.model
-    watch = Stopwatch(prunable, original, context.bencher(), context.device, context.seed)
+    watch = Stopwatch(prunable, original, context.bencher(), device, context.seed)
     with watch:
         correction = Correction(budgeted, bounds, target, watch, alignments, context)
         record["latency"] = {
             "target": correction.wanted,
-            "device": context.device.name,
-            "threads": context.device.threads,
-            "provider": context.device.provider,
+            "device": device.name,
+            "threads": device.threads,
+            "provider": device.provider,
         }
         context.report[KEY] = record
         try:
@@ -143,6 +148,34 @@ def _timed(
         "latency_s": triple(found.latency),
     }
     return found.choice, align
+
+
+def _predicted(
+    budgeted: Budgeted,
+    bounds: Mapping[What, float],
+    target: Target,
+    alignments: Sequence[int | None],
+    device: DeviceModel,
+    unit: str,
+    record: dict[str, Any],
+) -> tuple[Choice, int | None]:
+    """Meet a latency target by the word of a device that is not at hand."""
+    if target.amount is not None and unit != "s":
+        raise IrpruneError(
+            f"latency={target.text}: device {device.name} has no clock, it counts in {unit}",
+            mend="give a fraction of the original",
+        )
+    whole = dict(budgeted.whole)
+    bounds = {**bounds, "latency": target.bound(whole["latency"])}
+    choice, align = _counted(budgeted, bounds, whole, alignments)
+    record["latency"] = {
+        "target": bounds["latency"] / whole["latency"],
+        "device": device.name,
+        "predicted": choice.costs["latency"] / whole["latency"],
+        "measured": None,
+        "steps": [],
+    }
+    return choice, align
 
 
 def kept_l1(channels: Channels, groups: Sequence[Group], keep: Mask) -> float:

@@ -21,7 +21,7 @@ from irprune.passes.budgeted import Bounds, Budgeted, Choice
 from irprune.passes.candidates import Candidates
 from irprune.passes.targets import Target
 from irprune.plan import Mask
-from irprune.protocols import Bencher, BenchSettings, DeviceModel, Estimate
+from irprune.protocols import Bencher, BenchSettings, Estimate, HostDevice
 
 TOLERANCE = 0.015
 """How far the measured ratio may lie from the target."""
@@ -69,7 +69,7 @@ class Stopwatch:
     """Times candidates in turns with the untouched original."""
 
     def __init__(
-        self, prunable: Candidates, model: Model, bencher: Bencher, device: DeviceModel, seed: int
+        self, prunable: Candidates, model: Model, bencher: Bencher, device: HostDevice, seed: int
     ) -> None:
         self._prunable, self._bencher = prunable, bencher
         self._settings = BenchSettings(

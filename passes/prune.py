@@ -23,6 +23,7 @@ from irprune.passes.overrides import Overrides
 from irprune.passes.strength import Goal, Scope, by_strength
 from irprune.passes.targets import Target, What
 from irprune.plan import Mask
+from irprune.protocols import DeviceModel
 from irprune.walk import Heads
 
 
@@ -55,8 +56,8 @@ class Prune(Pass):
     memory: float | str | None = option(
         None, help="fraction of weights and peak activations to keep, or bytes such as 80MB"
     )
-    device: Literal["auto"] | None = option(
-        None, help="whose widths are worth having: auto is the device of the run"
+    device: str | None = option(
+        None, help="whose latency and widths count: auto, cpu:2, tpu-v2, ... (`irprune device`)"
     )
     worth: Worth = option(
         "log",
@@ -149,26 +150,38 @@ class Prune(Pass):
             measure = context.get(Cost(), model).measure(offer.channels, target.what)
             goal = Goal(target, target.bound(whole), whole, measure)
             return by_strength(offer, goal, self.scope, self._alignments(context), context)
-        rewarded = self.device == "auto" or "latency" in self.targets
+        device = self._device(context) if self.device or "latency" in self.targets else None
         alignments: list[int | None] = [*self._alignments(context)]
-        if rewarded and self.align in ("auto", 1):
-            alignments = [None, *self._halves(context)[1:]]
+        if device is not None and self.align in ("auto", 1):
+            alignments = [None, *_halves(device)[1:]]
         return by_bounds(
-            offer, self.targets, original, self.worth, alignments, rewarded, groups, model, context
+            offer, self.targets, original, self.worth, alignments, device, groups, model, context
         )
+
+    def _device(self, context: Context) -> DeviceModel:
+        if self.device in (None, "auto"):
+            if context.device is None:
+                mend = "give a number, e.g. align=8" if self.align == "auto" else None
+                what = "align=auto" if self.align == "auto" else "a latency target"
+                raise IrpruneError(f"{what} needs a device", mend=mend)
+            return context.device
+        if context.devices is None:
+            raise IrpruneError(f"device={self.device}: no devices are known here")
+        assert self.device is not None
+        return context.devices(self.device)
 
     def _alignments(self, context: Context) -> list[int]:
         """Return the alignments to try: ``auto`` halves the device's until the target is reached.
 
         Networks narrower than the device's blocks could not be pruned at all otherwise.
         """
-        return [self.align] if self.align != "auto" else self._halves(context)
+        return [self.align] if self.align != "auto" else _halves(self._device(context))
 
-    def _halves(self, context: Context) -> list[int]:
-        if context.device is None:
-            raise IrpruneError("align=auto needs a device", mend="give a number, e.g. align=8")
-        widest = context.device.align()
-        return [widest >> k for k in range(widest.bit_length())]
+
+def _halves(device: DeviceModel) -> list[int]:
+    """Return the alignment of a device, and its halves down to 1."""
+    widest = device.align()
+    return [widest >> k for k in range(widest.bit_length())]
 
 
 def _alive(channels: Channels, model: Model) -> Mask:

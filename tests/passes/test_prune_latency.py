@@ -44,7 +44,7 @@ def _net(seed: int = 0) -> Model:
 class Stairs:
     """Costs a second per MAC, all lengths rounded up to a step."""
 
-    unit = "s"
+    unit: str = "s"
 
     def __init__(self, base: Prunable, step: int, error: float) -> None:
         self._macs = additive.macs(CostModel(base.channels.graph), base.channels)
@@ -214,7 +214,7 @@ def test_bad_targets_are_refused(options: dict[str, Any], message: str) -> None:
 
 
 def test_latency_needs_a_device_and_a_clock() -> None:
-    with pytest.raises(IrpruneError, match="needs a device"):
+    with pytest.raises(IrpruneError, match="a latency target needs a device"):
         _prune(_net(), latency=0.5)
     with pytest.raises(IrpruneError, match="a latency target needs onnxruntime"):
         _prune(_net(), Context(device=Device()), latency=0.5)
@@ -304,3 +304,32 @@ def test_the_threads_and_provider_of_the_device_are_measured() -> None:
     clock = Clock()
     _prune(_net(), _context(clock, threads=2), latency=0.6)
     assert {(call.threads, call.provider) for call in clock.calls} == {(2, "cpu")}
+
+
+# Devices by name
+
+
+@dataclass
+class Distant:
+    """A device that is not at hand: it predicts, and nothing can be timed on it."""
+
+    name: str = "distant"
+
+    def align(self) -> int:
+        return 4
+
+    def costs(self, base: Prunable, log: Callable[[str], None]) -> Stairs:
+        stairs = Stairs(base, 4, 0.0)
+        stairs.unit = "MACs"
+        return stairs
+
+
+def test_a_device_that_is_not_at_hand_is_taken_at_its_word() -> None:
+    model, context = _net(), Context(devices=lambda name: Distant(name))
+    _prune(model, context, latency=0.5, device="distant")
+    latency = context.report["selection"]["latency"]
+    assert latency["device"] == "distant"
+    assert latency["measured"] is None
+    assert 0.45 < latency["predicted"] <= 0.5
+    with pytest.raises(IrpruneError, match="has no clock, it counts in MACs"):
+        _prune(_net(), context, latency="3ms", device="distant")
