@@ -28,8 +28,7 @@ _MOST_ENTRIES = 128
 """Menus are thinned to so many widths."""
 _LEAST_SHARE = 1e-3
 """A group that loses everything counts as if it kept this share, where worth is a logarithm."""
-_PEAKS = 12
-"""Nodes at which the memory is bounded at most."""
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -118,12 +117,15 @@ class Budgeted:
         def attempt() -> Choice | None:
             while True:
                 made = self._solved(bounds, align, near)
-                if made is None or "memory" not in bounds:
+                if made is None or all(
+                    made.costs[w] <= b * (1 + _ROUNDING) for w, b in bounds.items()
+                ):
                     return made
                 lengths = self.offer.channels.lengths(made.keep)
                 position, needed = self._memory.worst(self._size(lengths))
-                if needed <= bounds["memory"] * (1 + 1e-9) or position in self._peaks:
-                    return made
+                fits = "memory" not in bounds or needed <= bounds["memory"] * (1 + _ROUNDING)
+                if fits or position in self._peaks:
+                    return None  # an axis got a class back that it cannot be without
                 self._peaks.append(position)
 
         empty: tuple[Mask, Sequence[Candidate]] = (self.offer.alive, ())
@@ -167,7 +169,7 @@ class Budgeted:
         if not self._peaks:
             lengths = self.offer.channels.lengths(self.offer.alive)
             self._peaks.append(self._memory.worst(self._size(lengths))[0])
-        return self._peaks[-_PEAKS:]
+        return self._peaks
 
     def _useful(self, candidate: Candidate) -> Counts:
         """Return the allowed counts at which the axis of the group has a length worth having."""
