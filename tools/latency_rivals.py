@@ -135,13 +135,14 @@ def document(rows: dict[str, Row], options: str) -> str:
     ]
     quotients: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for key, row in rows.items():
+        name = key.replace("|", "/")
         for kind, cell in row.items():
             if "quotient" not in cell:
-                lines.append(f"| {key} | {kind} | {cell.get('error', 'crash')} | | | | |")
+                lines.append(f"| {name} | {kind} | {cell.get('error', 'crash')} | | | | |")
                 continue
             quotients[kind].append(cell["quotient"])
             lines.append(
-                f"| {key} | {kind} | {cell['macs']:.3f} | {cell['our_macs']:.3f} | "
+                f"| {name} | {kind} | {cell['macs']:.3f} | {cell['our_macs']:.3f} | "
                 f"{cell['theirs'][0]:.3f} | {cell['ours'][0]:.3f} | {cell['quotient']:.3f} |"
             )
     said = [
@@ -153,7 +154,7 @@ def document(rows: dict[str, Row], options: str) -> str:
     command = f"python tools/latency_rivals.py {shlex.join(sys.argv[1:])}"
     note = (
         f"torch-pruning {version('torch-pruning')}, local l1, its ratio bisected to {SHARE} of the "
-        "MACs; latency relative to the original on onnxruntime's CPU provider; name|threads. "
+        "MACs; latency relative to the original on onnxruntime's CPU provider; name/threads. "
         f"irprune: `prune{{macs=THEIRS {options}}}`."
     )
     parts = ["# Latency at the same MACs", f"`{command}`", note, "\n".join(said), "\n".join(lines)]
