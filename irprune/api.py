@@ -40,6 +40,7 @@ __all__ = [
     "Settings",
     "apply",
     "bench",
+    "device",
     "explain",
     "from_caffe",
     "inspect",
@@ -62,9 +63,11 @@ class Settings:
 
     `shapes` and `feeds` are sizes and arrays of graph inputs by name; `log` takes one line. With
     `detail` the report of a run also tells the coupled groups, their layers and the environment.
+    A latency target holds for runs with so many `threads`.
     """
 
     seed: int = 0
+    threads: int = 1
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     feeds: Mapping[str, np.ndarray] | None = None
     log: Callable[[str], None] = _silent
@@ -232,26 +235,54 @@ def bench(
     }
 
 
+def device(
+    model: Model | None = None, name: str = "auto", *, settings: Settings = _PLAIN
+) -> Report:
+    """The staircases of a device: what its kernels round up to, and the cost along wide axes.
+
+    Looks at the layers of `model` after normalisation, or at those of a small sample network.
+    """
+    from irprune.backends.catalogue import find
+    from irprune.backends.stairs import describe, sample_network
+    from irprune.channels import ChannelClasses
+    from irprune.groups import Groups
+    from irprune.passes.candidates import Candidates
+
+    chosen = find(name)
+    model = Model.from_proto(sample_network()) if model is None else model
+    work, context = _prepared(model, settings, "normalize")
+    channels = context.get(ChannelClasses(), work)
+    groups = context.get(Groups(), work)
+    if not groups:
+        raise IrpruneError("the model has no channels that could be pruned, so no widths to try")
+    base = Candidates.of(work, channels, groups, context)
+    return describe(chosen, chosen.costs(base, settings.log), channels)
+
+
 @contextmanager
 def _context(settings: Settings, original: Model) -> Iterator[Context]:
     """A context with the onnxruntime backend where it is installed; its child process ends here."""
+    from irprune.backends.catalogue import find
     from irprune.backends.ort.device import CpuDevice
 
     context = Context(
         seed=settings.seed,
         shapes=settings.shapes,
         feeds=settings.feeds,
-        device=CpuDevice(),
+        device=CpuDevice(threads=settings.threads),
+        devices=find,
         log=settings.log,
         original=original,
     )
     if find_spec("onnxruntime") is None:
         yield context
         return
+    from irprune.backends.ort.bench import OrtBencher
     from irprune.backends.ort.runner import OrtRunner
 
     with OrtRunner() as runner:
         context.runner = lambda: runner
+        context.bencher = OrtBencher
         yield context
 
 

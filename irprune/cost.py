@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,11 @@ class Costs:
     """Bytes of all activations together."""
     peak_activation_bytes: int
     """Most bytes of activations alive at once, in the order of the graph."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the weights and, at the worst moment, of activations beside them."""
+        return self.weight_bytes + self.peak_activation_bytes
 
     def to_json(self) -> dict[str, int]:
         return asdict(self)
@@ -71,15 +77,15 @@ class CostModel:
         self.graph = graph
         self.symbols = dict(symbols or {})
         self._nodes = [(node, rule_for(node)) for node in graph]
-        self._busy = [(node, rule) for node, rule in self._nodes if _has_macs(rule)]
-        self._weights = [v for v in graph.initializers.values() if v.dtype is not None]
-        self._params = [
-            v for v in self._weights if v.dtype is not None and v.dtype.is_floating_point()
+        self.busy = [(node, rule) for node, rule in self._nodes if _has_macs(rule)]
+        self.weights = [v for v in graph.initializers.values() if v.dtype is not None]
+        self.params = [
+            v for v in self.weights if v.dtype is not None and v.dtype.is_floating_point()
         ]
 
     def full(self) -> Costs:
         """Return the costs of the graph as it stands."""
-        return self._costs(self._full_size)
+        return self._costs(self.full_size)
 
     def of_plan(self, plan: Plan) -> Costs:
         """Return the costs of the graph after compaction by a plan."""
@@ -91,7 +97,7 @@ class CostModel:
 
         def size(value: ir.Value, axis: int) -> int:
             length = lengths.get((value.name or "", axis))
-            return self._full_size(value, axis) if length is None else length
+            return self.full_size(value, axis) if length is None else length
 
         return self._costs(size)
 
@@ -105,13 +111,14 @@ class CostModel:
 
             def size(value: ir.Value, axis: int) -> int:
                 number = index.get((value, axis))
-                return self._full_size(value, axis) if number is None else table[number]
+                return self.full_size(value, axis) if number is None else table[number]
 
             return self._macs(size) if what == "macs" else self._count(size)
 
         return evaluate
 
-    def _full_size(self, value: ir.Value, axis: int) -> int:
+    def full_size(self, value: ir.Value, axis: int) -> int:
+        """Return the length of an axis as the graph stands."""
         assert value.shape is not None
         dim = value.shape[axis]
         if isinstance(dim, int):
@@ -119,45 +126,49 @@ class CostModel:
         return self.symbols.get(dim.value or "", 1)
 
     def _macs(self, size: Size) -> int:
-        return sum(rule.macs(node, size) for node, rule in self._busy)
+        return int(sum(rule.macs(node, size) for node, rule in self.busy))
 
     def _count(self, size: Size) -> int:
-        return sum(_elements(value, size) for value in self._params)
+        return sum(elements(value, size) for value in self.params)
 
     def _costs(self, size: Size) -> Costs:
-        activations = {
-            value: _elements(value, size) * _width(value)
-            for node, _ in self._nodes
-            for value in node.outputs
-            if value.shape is not None
-        }
+        activations = sum(elements(v, size) * width_of(v) for v, _, _ in self.lifetimes)
         return Costs(
             params=self._count(size),
             macs=self._macs(size),
-            weight_bytes=int(sum(_elements(v, size) * _width(v) for v in self._weights)),
-            activation_bytes=int(sum(activations.values())),
-            peak_activation_bytes=int(self._peak(activations)),
+            weight_bytes=int(sum(elements(v, size) * width_of(v) for v in self.weights)),
+            activation_bytes=int(activations),
+            peak_activation_bytes=int(self.alive_bytes(size).max(initial=0)),
         )
 
-    def _peak(self, sizes: Mapping[ir.Value, float]) -> float:
-        """Return the most bytes alive: a value lives from its node to its last consumer."""
-        last: dict[ir.Value, int] = {}
-        for position, (node, _) in enumerate(self._nodes):
-            for value in node.inputs:
-                if value is not None and value in sizes:
-                    last[value] = position
-        for value in self.graph.outputs:
-            last[value] = len(self._nodes)
-        dying: dict[int, list[ir.Value]] = {}
-        for value, position in last.items():
-            dying.setdefault(position, []).append(value)
-        alive = peak = 0.0
-        for position, (node, _) in enumerate(self._nodes):
-            alive += sum(sizes.get(value, 0) for value in node.outputs)
-            peak = max(peak, alive)
-            alive -= sum(sizes.get(value, 0) for value in dying.get(position, ()))
-            alive -= sum(sizes.get(value, 0) for value in node.outputs if value not in last)
-        return peak
+    @cached_property
+    def lifetimes(self) -> list[tuple[ir.Value, int, int]]:
+        """Each activation, and the positions of the nodes that make it and that use it last."""
+        last = {
+            value: position
+            for position, (node, _) in enumerate(self._nodes)
+            for value in node.inputs
+            if value is not None
+        }
+        last.update(dict.fromkeys(self.graph.outputs, len(self._nodes)))
+        return [
+            (value, position, last.get(value, position))
+            for position, (node, _) in enumerate(self._nodes)
+            for value in node.outputs
+            if value.shape is not None
+        ]
+
+    def alive_bytes(self, size: Size) -> npt.NDArray[np.float64]:
+        """Return the bytes of activations alive while each node runs, shape ``(nodes,)``.
+
+        A value lives from its node to its last consumer.
+        """
+        change = np.zeros(len(self._nodes) + 2)
+        for value, first, last in self.lifetimes:
+            count = elements(value, size) * width_of(value)
+            change[first] += count
+            change[last + 1] -= count
+        return np.cumsum(change)[: len(self._nodes)]
 
 
 def _has_macs(rule: object) -> bool:
@@ -166,11 +177,12 @@ def _has_macs(rule: object) -> bool:
     return type(rule).macs is not Rule.macs  # type: ignore[attr-defined]
 
 
-def _elements(value: ir.Value, size: Size) -> int:
+def elements(value: ir.Value, size: Size) -> int:
+    """Return how many elements a tensor has at given axis lengths."""
     assert value.shape is not None
     return prod(size(value, k) for k in range(len(value.shape)))
 
 
-def _width(value: ir.Value) -> float:
+def width_of(value: ir.Value) -> float:
     """Bytes of one element."""
     return 0 if value.dtype is None else value.dtype.itemsize

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from irprune.model import Model
-    from irprune.protocols import DeviceModel, Runner
+    from irprune.protocols import Bencher, DeviceModel, Runner
 
 T = TypeVar("T")
 
@@ -59,16 +59,19 @@ class Context:
     """What passes and analyses may use besides the model.
 
     `shapes` and `feeds` are what the user said about graph inputs (by name); `runner` makes a
-    runner of model files or is None where no backend is installed; `log` takes one progress
-    line; `report` collects results, each pass under its own name; `original` is the untouched
-    input of the run.
+    runner of model files and `bencher` what times them, or None where no backend is installed;
+    `log` takes one progress line; `report` collects results, each pass under its own name;
+    `original` is the untouched input of the run.
     """
 
     seed: int = 0
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     feeds: Mapping[str, np.ndarray] | None = None
     runner: Callable[[], Runner] | None = None
+    bencher: Callable[[], Bencher] | None = None
     device: DeviceModel | None = None
+    devices: Callable[[str], DeviceModel] | None = None
+    """Other devices, by name."""
     log: Callable[[str], None] = _silent
     report: dict[str, Any] = field(default_factory=dict)
     original: Model | None = None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from irprune.errors import IrpruneError
+
+if TYPE_CHECKING:
+    from irprune.channels import Channels
+    from irprune.groups import Group
 
 Arrays = Mapping[str, NDArray[Any]]
 """Tensors by name."""
@@ -175,6 +179,47 @@ class AdditiveCost(Protocol):
         ...
 
 
+class DeviceCost(AdditiveCost, Protocol):
+    """What a device takes for one base graph under any plan, and the widths that it rewards."""
+
+    @property
+    def unit(self) -> str:
+        """``s`` for seconds; an analytic device without a clock counts other things."""
+        ...
+
+    def useful(self, axis: int) -> NDArray[np.int64]:
+        """Return the lengths of an axis worth considering, ascending, the full one included.
+
+        They are the right ends of the stairs that the device shows: a length between two of them
+        costs as much as the next one or more.
+        """
+        ...
+
+
+class Prunable(Protocol):
+    """A base graph and its plans, each given by the classes to keep, shape ``(count,)``."""
+
+    @property
+    def channels(self) -> Channels: ...
+
+    @property
+    def groups(self) -> Sequence[Group]: ...
+
+    @property
+    def symbols(self) -> Mapping[str, int]:
+        """Sizes of symbolic dimensions; others count as 1."""
+        ...
+
+    @property
+    def feeds(self) -> Arrays:
+        """One array per graph input."""
+        ...
+
+    def write(self, keep: NDArray[np.bool_], path: Path) -> None:
+        """Write the graph compacted by a plan to a model file."""
+        ...
+
+
 class DeviceModel(Protocol):
     """What the planner knows about the hardware that will run the model."""
 
@@ -183,6 +228,26 @@ class DeviceModel(Protocol):
 
     def align(self) -> int:
         """Return the channel multiple that the device rewards."""
+        ...
+
+    def costs(self, base: Prunable, log: Callable[[str], None]) -> DeviceCost:
+        """Return what the base graph takes under any plan; this may measure for a minute or two.
+
+        Raises IrpruneError where the device cannot be measured.
+        """
+        ...
+
+
+@runtime_checkable
+class HostDevice(DeviceModel, Protocol):
+    """A device at hand: models can be timed on it."""
+
+    @property
+    def threads(self) -> int: ...
+
+    @property
+    def provider(self) -> str:
+        """What runs models there: a name as `BenchSettings` takes it."""
         ...
 
 

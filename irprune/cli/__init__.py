@@ -7,6 +7,7 @@ import click
 from irprune import __version__
 from irprune.cli.apply import apply
 from irprune.cli.bench import bench
+from irprune.cli.device import device
 from irprune.cli.explain import explain
 from irprune.cli.inspect import inspect
 from irprune.cli.passes import passes
@@ -26,5 +27,5 @@ def main() -> None:
     """
 
 
-for command in (run, report, inspect, explain, verify, apply, bench, passes, subspace):
+for command in (run, report, inspect, explain, verify, apply, bench, device, passes, subspace):
     main.add_command(command)

@@ -253,12 +253,15 @@ def settings(
     feeds: Path | None = None,
     *,
     detail: bool = False,
+    threads: int = 1,
 ) -> Settings:
     """What `--seed`, `--shape` and `--inputs` say, for the library."""
     from irprune.api import Settings
 
     found = read_feeds(feeds)
-    return Settings(seed=seed, shapes=shapes or {}, feeds=found, log=log, detail=detail)
+    return Settings(
+        seed=seed, shapes=shapes or {}, feeds=found, log=log, detail=detail, threads=threads
+    )
 
 
 def read_feeds(path: Path | None) -> dict[str, np.ndarray] | None:

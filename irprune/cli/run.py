@@ -32,6 +32,9 @@ from irprune.errors import CheckFailed, IrpruneError
 @click.option("--verify-each", is_flag=True, help="Prove after every pass that transforms.")
 @click.option("--print-after", multiple=True, metavar="PASS", help="Print the graph after PASS.")
 @click.option("--time-passes", is_flag=True, help="Log the seconds that each pass takes.")
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="For latency targets."
+)
 @common.source
 @common.seed
 @common.inputs
@@ -47,6 +50,7 @@ def run(
     verify_each: bool,
     print_after: tuple[str, ...],
     time_passes: bool,
+    threads: int,
     source: common.Source,
     seed: int,
     shapes: Mapping[str, tuple[int, ...]],
@@ -75,7 +79,7 @@ def run(
         time_passes=time_passes,
         reproducers=next(path for path in outputs if path is not None).parent,
     )
-    settings = common.settings(seed, shapes, feeds, detail=bool(reports))
+    settings = common.settings(seed, shapes, feeds, detail=bool(reports), threads=threads)
     try:
         result = api.run(
             passes,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from irprune.labels import Labelled
 from irprune.ops.elementwise import broadcast
 from irprune.ops.rule import Contraction, Rule, Size
@@ -115,7 +117,7 @@ class Einsum(Rule):
         for value, names in zip(node.inputs, equation.operands, strict=True):
             assert value is not None
             for k, name in enumerate(names):
-                lengths[name] = max(lengths.get(name, 1), size(value, k))
+                lengths[name] = np.maximum(lengths.get(name, 1), size(value, k))
         return prod(lengths.values())
 
 

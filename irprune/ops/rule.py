@@ -82,7 +82,10 @@ class Rule:
         """Repair attributes and shape inputs for the kept positions."""
 
     def macs(self, node: ir.Node, size: Size) -> int:
-        """Return the multiply-accumulates of one inference as a function of kept lengths."""
+        """Return the multiply-accumulates of one inference as a function of kept lengths.
+
+        Lengths may be arrays of many at once, so this takes sums and products only.
+        """
         return 0
 
 

@@ -249,7 +249,7 @@ def test_nothing_to_prune_says_what_pins() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "prune takes one of ratio, macs and params; given: none"),
+        ({}, "prune takes ratio, or latency, macs, params and memory; given: none"),
         ({"ratio": 0.5, "macs": 0.5}, "given: ratio, macs"),
         ({"ratio": 1.0}, r"ratio=1.0 must lie in \[0, 1\)"),
         ({"ratio": -0.1}, r"ratio=-0.1 must lie in \[0, 1\)"),

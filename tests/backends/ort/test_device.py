@@ -1,9 +1,11 @@
 import platform
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from irprune.backends.ort.device import CpuDevice
+from irprune.cache import VARIABLE
 from irprune.protocols import DeviceModel
 
 
@@ -17,15 +19,27 @@ from irprune.protocols import DeviceModel
     ],
 )
 def test_align(
-    monkeypatch: pytest.MonkeyPatch, system: str, machine: str, flags: str, align: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    system: str,
+    machine: str,
+    flags: str,
+    align: int,
 ) -> None:
     monkeypatch.setattr(platform, "system", lambda: system)
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    monkeypatch.setattr(Path, "read_text", lambda path: f"model name\t: x\nflags\t\t: {flags}\n\n")
+    read, text = Path.read_text, f"model name\t: x\nflags\t\t: {flags}\n\n"
+
+    def patched(path: Path, *args: Any, **options: Any) -> str:
+        return text if str(path) == "/proc/cpuinfo" else read(path, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", patched)
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
     device: DeviceModel = CpuDevice()
     assert device.name == "cpu"
     assert device.align() == align
 
 
-def test_this_machine() -> None:
+def test_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
     assert CpuDevice().align() in (8, 16)

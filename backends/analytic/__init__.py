@@ -1,0 +1,1 @@
+"""Devices that are not at hand: what padding costs there, by arithmetic alone."""

@@ -1,0 +1,147 @@
+"""Per-node times of a model in a child process of its own.
+
+Times are the least of several runs: what disturbs a run only ever makes it slower.
+
+`profile` {model, threads, provider} + feeds -> {nodes, seconds, reference}
+          nodes: [name, seconds] in the order of execution; seconds: per run without the
+          profiler; reference: the same of the first model, timed beside it
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from irprune.backends.ort import wire
+from irprune.backends.ort.child import Child, _end, _environment
+from irprune.backends.ort.sessions import ERRORS_ONLY, open_session
+from irprune.backends.ort.worker import MIN_SAMPLE_S
+from irprune.protocols import Arrays
+
+_BUDGET_S = 0.25
+"""Runs of one model take about this long; at least three, at most ten."""
+
+
+_SUFFIX = "_kernel_time"
+
+
+class ProfilingChild(Child):
+    """A child that profiles."""
+
+    def __init__(self) -> None:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the child)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "irprune.backends.ort.profiling"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env=_environment(),
+        )
+        self._finalizer = weakref.finalize(self, _end, self._process, self._stderr)
+
+
+class Profiler:
+    """Holds the session of the first model: all others are timed beside it."""
+
+    def __init__(self) -> None:
+        self._reference: Callable[[], object] | None = None
+
+    def profile(self, request: dict[str, Any], feeds: Arrays) -> dict[str, Any]:
+        """Profile one model and then time it, alternating with the reference."""
+        with tempfile.TemporaryDirectory() as folder:
+            session = _open(request, Path(folder) / "profile")
+            session.run(None, feeds)
+            once = _seconds(lambda: session.run(None, feeds))
+            runs = min(10, max(3, round(_BUDGET_S / max(1e-4, once))))
+            for _ in range(runs):
+                session.run(None, feeds)
+            events = json.loads(Path(session.end_profiling()).read_text())
+        # A session that has been profiled stays slower, by some microseconds per node.
+        plain = open_session(request | {"optimize": True})
+
+        def work() -> object:
+            return plain.run(None, feeds)
+
+        work()
+        self._reference = self._reference or work
+        own, reference = [], []
+        for _ in range(max(3, runs // 2)):
+            own.append(_burst(work))
+            reference.append(_burst(self._reference))
+        nodes = _nodes(events, runs)
+        return {"nodes": nodes, "seconds": min(own), "reference": min(reference)}
+
+
+def _open(request: dict[str, Any], prefix: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.intra_op_num_threads = request["threads"]
+    options.inter_op_num_threads = 1
+    options.enable_profiling = True
+    options.profile_file_prefix = str(prefix)
+    return ort.InferenceSession(request["model"], options, providers=[request["provider"]])
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _burst(work: Callable[[], object]) -> float:
+    """Return the seconds per call of some in a row, as a benchmark times them: caches are warm."""
+    once = _seconds(work)
+    repeat = max(1, math.ceil(MIN_SAMPLE_S / once))
+    return _seconds(lambda: [work() for _ in range(repeat)]) / repeat
+
+
+def _nodes(events: list[dict[str, Any]], runs: int) -> list[tuple[str, float]]:
+    """Return name and least seconds of each node, over the last ``runs``."""
+    kernels = [e for e in events if e["cat"] == "Node" and e["name"].endswith(_SUFFIX)]
+    executions = sum(e["cat"] == "Session" and e["name"] == "model_run" for e in events)
+    each, rest = divmod(len(kernels), executions)
+    if rest:
+        raise ValueError("the profile does not hold equally many nodes for every run")
+    kernels = kernels[-each * runs :]
+    return [
+        (
+            kernels[k]["name"].removesuffix(_SUFFIX),
+            min(e["dur"] for e in kernels[k::each]) * 1e-6,
+        )
+        for k in range(each)
+    ]
+
+
+def main() -> None:
+    """Serve stdin until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    ort.set_default_logger_severity(ERRORS_ONLY)
+    profiler = Profiler()
+    while True:
+        try:
+            request, feeds = wire.receive(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            reply = getattr(profiler, request["op"])(request, feeds)
+        except Exception as error:
+            reply = {"error": str(error).strip() or type(error).__name__}
+        wire.send(replies, reply, {})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Selection under joint bounds: from targets to kept classes, and the report of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from irprune.channels import Channels
+from irprune.cost import CostModel, input_symbols
+from irprune.errors import CheckFailed, IrpruneError
+from irprune.groups import Group
+from irprune.model import Model
+from irprune.passbase import Context
+from irprune.passes.budgeted import Budgeted, Choice, Worth
+from irprune.passes.candidates import Candidates
+from irprune.passes.importance import Importance
+from irprune.passes.measured import Correction, Stopwatch, triple
+from irprune.passes.offer import Offer
+from irprune.passes.targets import Target, What
+from irprune.plan import Mask
+from irprune.protocols import DeviceModel, HostDevice
+
+KEY = "selection"
+"""Where the record of the selection stands in a run's report."""
+
+
+def by_bounds(
+    offer: Offer,
+    targets: Mapping[What, Target],
+    original: CostModel,
+    worth: Worth,
+    alignments: Sequence[int | None],
+    device: DeviceModel | None,
+    groups: Sequence[Group],
+    model: Model,
+    context: Context,
+) -> tuple[Mask, dict[str, Any]]:
+    """Return the kept classes within all targets, and a report.
+
+    Args:
+        original: counts the costs of the graph before any pruning: fractions are of these.
+        alignments: to try in this order; None stands for the widths that the device rewards.
+        device: whose latency is bounded, and whose widths are worth having.
+
+    Raises:
+        CheckFailed: the targets cannot be met together.
+    """
+    prunable = Candidates.of(model, offer.channels, groups, context)
+    predicted = None if device is None else device.costs(prunable, context.log)
+    own = CostModel(model.ir.graph, input_symbols(model.ir.graph, context.shapes))
+    budgeted = Budgeted(offer, own, predicted, worth)
+    full = original.full()
+    whole: dict[str, float] = {
+        "macs": full.macs,
+        "params": full.params,
+        "memory": full.memory_bytes,
+    }
+    bounds: dict[What, float] = {
+        what: t.bound(whole[what]) for what, t in targets.items() if what != "latency"
+    }
+    record: dict[str, Any] = {
+        "targets": {w: t.text if t.fraction is None else t.fraction for w, t in targets.items()},
+        "worth": worth,
+    }
+    if "latency" not in targets:
+        choice, align = _counted(budgeted, bounds, whole, alignments)
+    elif isinstance(device, HostDevice):
+        choice, align = _timed(
+            budgeted, bounds, targets["latency"], prunable, alignments, device, record, context
+        )
+    else:
+        assert device is not None
+        assert predicted is not None
+        choice, align = _predicted(
+            budgeted, bounds, targets["latency"], alignments, device, predicted.unit, record
+        )
+    record |= {
+        "reached": {what: choice.costs[what] / whole[what] for what in whole},
+        "kept_importance": choice.kept_importance,
+        "kept_l1": kept_l1(offer.channels, groups, choice.keep),
+        "optimality_gap": choice.gap,
+        "widths": _widths(choice, budgeted),
+        "pareto": _pareto(choice),
+    }
+    context.report[KEY] = record
+    context.log(
+        f"prune: keeps {choice.kept_importance:.3f} of the importance; the best choice could keep "
+        f"at most {choice.gap:.2%} of the range more"
+    )
+    return choice.keep, {"target": record["targets"], "reached": record["reached"], "align": align}
+
+
+def _counted(
+    budgeted: Budgeted,
+    bounds: Mapping[What, float],
+    whole: Mapping[str, float],
+    alignments: Sequence[int | None],
+) -> tuple[Choice, int | None]:
+    for align in alignments:
+        choice = budgeted.choose(bounds, align)
+        if choice is not None:
+            return choice, align
+    least = budgeted.least(alignments[-1]).costs
+    reach = ", ".join(f"{what}={least[what] / whole[what]:.3f}" for what in bounds)
+    raise CheckFailed(
+        f"{', '.join(bounds)} cannot be reached together: the least is {reach} of the original",
+        mend="ask for more, or relax align, min and skip",
+    )
+
+
+def _timed(
+    budgeted: Budgeted,
+    bounds: Mapping[What, float],
+    target: Target,
+    prunable: Candidates,
+    alignments: Sequence[int | None],
+    device: HostDevice,
+    record: dict[str, Any],
+    context: Context,
+) -> tuple[Choice, int | None]:
+    """Meet a latency target by measuring on the device."""
+    if context.bencher is None:
+        raise IrpruneError(
+            "a latency target needs onnxruntime, which is not installed",
+            mend='install "irprune[cpu]" or "irprune[gpu]"',
+        )
+    original = context.original or prunable.model
+    watch = Stopwatch(prunable, original, context.bencher(), device, context.seed)
+    with watch:
+        correction = Correction(budgeted, bounds, target, watch, alignments, context)
+        record["latency"] = {
+            "target": correction.wanted,
+            "device": device.name,
+            "threads": device.threads,
+            "provider": device.provider,
+        }
+        context.report[KEY] = record
+        try:
+            found, align = correction.run()
+        finally:
+            record["latency"]["steps"] = [tried.to_json() for tried in correction.tried]
+    record["latency"] |= {
+        "predicted": found.predicted,
+        "measured": triple(found.ratio),
+        "within_tolerance": found.near(correction.wanted),
+        "latency_s": triple(found.latency),
+    }
+    return found.choice, align
+
+
+def _predicted(
+    budgeted: Budgeted,
+    bounds: Mapping[What, float],
+    target: Target,
+    alignments: Sequence[int | None],
+    device: DeviceModel,
+    unit: str,
+    record: dict[str, Any],
+) -> tuple[Choice, int | None]:
+    """Meet a latency target by the word of a device that is not at hand."""
+    if target.amount is not None and unit != "s":
+        raise IrpruneError(
+            f"latency={target.text}: device {device.name} has no clock, it counts in {unit}",
+            mend="give a fraction of the original",
+        )
+    whole = dict(budgeted.whole)
+    bounds = {**bounds, "latency": target.bound(whole["latency"])}
+    choice, align = _counted(budgeted, bounds, whole, alignments)
+    record["latency"] = {
+        "target": bounds["latency"] / whole["latency"],
+        "device": device.name,
+        "predicted": choice.costs["latency"] / whole["latency"],
+        "measured": None,
+        "steps": [],
+    }
+    return choice, align
+
+
+def kept_l1(channels: Channels, groups: Sequence[Group], keep: Mask) -> float:
+    """Return the share of the absolute values of the weights that make channels, of all groups."""
+    importance = Importance(channels, "l1", "producers", "sum", 0)
+    kept = whole = 0.0
+    for group in groups:
+        scores = importance.of(group)
+        if scores is not None:
+            whole += float(scores.sum())
+            kept += float(scores[keep[group.classes]].sum())
+    return kept / whole if whole else 1.0
+
+
+def _widths(choice: Choice, budgeted: Budgeted) -> list[dict[str, Any]]:
+    """Return what each group keeps beside what it could have kept, in positions of its axis."""
+    rows = []
+    menus = choice.solution.state.problem.menus
+    for candidate, menu, count in zip(choice.candidates, menus, choice.counts, strict=True):
+        step = candidate.multiplicity
+        kept = int(choice.keep[candidate.alive].any(axis=1).sum())
+        rows.append(
+            {
+                "group": candidate.group.name,
+                "width": len(candidate.alive) * step,
+                "kept": kept * step,
+                "stairs": (menu.counts * step).tolist(),
+                "kept_importance": float(_share(candidate.scores, int(count))),
+            }
+        )
+    return rows
+
+
+def _share(scores: np.ndarray, count: int) -> float:
+    """Return the share of the importance that the ``count`` most important classes have."""
+    whole = float(scores.sum())
+    return float(scores[len(scores) - count :].sum()) / whole if whole > 0 else 1.0
+
+
+def _pareto(choice: Choice) -> list[dict[str, Any]]:
+    """Return the choices that the solver passed: each cost as a share of its bound, and worth."""
+    found = [{"costs": costs.tolist(), "worth": value} for costs, value in choice.solution.visited]
+    return sorted(found, key=lambda point: point["costs"])

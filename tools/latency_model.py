@@ -1,0 +1,180 @@
+"""How well the latency model predicts: random plans, predicted against measured end to end.
+
+    python tools/latency_model.py run MODEL.onnx... --threads 1   # adds to the results, resumable
+    python tools/latency_model.py report                          # docs/results/latency-model.md
+
+Of each model, a device without any cache is profiled (the time is noted), then random plans that it
+was not profiled on are measured, each beside the unpruned model in the same run. Two of three plans
+have widths in multiples of the step, one has any widths. `--cache DIR` keeps measurements between
+models instead, to see what a further model reuses. Run it alone on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irprune import api
+from irprune.atomic import write_text
+from irprune.backends.ort.bench import OrtBencher
+from irprune.backends.ort.device import CpuDevice
+from irprune.cache import VARIABLE
+from irprune.channels import ChannelClasses
+from irprune.designs import FRACTIONS, designs
+from irprune.groups import Groups
+from irprune.passbase import Context
+from irprune.passes.candidates import Candidates
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+PLANS = 20
+SEED = 20_000  # the designed plans that are profiled have seed 0
+ROUNDS = 7
+
+
+def candidates(path: Path) -> Candidates:
+    """The normalised model and its plans."""
+    model = api.run("normalize", api.load(path), verify=False).model
+    context = Context()
+    channels = context.get(ChannelClasses(), model)
+    return Candidates.of(model, channels, context.get(Groups(), model), context)
+
+
+def study(path: Path, threads: int) -> dict[str, Any]:
+    """Profile one model, then measure random plans; predictions and measurements in seconds."""
+    base = candidates(path)
+    channels = base.channels
+    device = CpuDevice.parse(f"cpu:{threads}")
+    start = time.monotonic()
+    model = device.costs(base, lambda line: print(line, file=sys.stderr))
+    profiled = time.monotonic() - start
+    whole = channels.lengths(np.ones(channels.count, np.bool_))
+    full = float(model.seconds(whole[None])[0])
+    plans = islice(designs(channels, base.groups, 16, SEED), len(FRACTIONS), len(FRACTIONS) + PLANS)
+    rows = []
+    bencher = OrtBencher()
+    with tempfile.TemporaryDirectory() as folder:
+        original, pruned = Path(folder) / "original.onnx", Path(folder) / "pruned.onnx"
+        base.write(np.ones(channels.count, np.bool_), original)
+        for keep in plans:
+            base.write(keep, pruned)
+            first, second = bencher.bench(
+                [original, pruned], base.feeds, rounds=ROUNDS, warmup=2, threads=threads
+            )
+            samples = zip(first.samples_s, second.samples_s, strict=True)
+            rows.append(
+                {
+                    "predicted": float(model.seconds(channels.lengths(keep)[None])[0]),
+                    "measured": second.median_s,
+                    "original": first.median_s,
+                    "ratio": float(np.median([b / a for a, b in samples])),
+                }
+            )
+    return {"profile_s": profiled, "profiled": model.runs, "full": full, "plans": rows}
+
+
+def errors(entry: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Relative errors of the ratio to the original, and of the absolute latency."""
+    plans = entry["plans"]
+    ratio = [row["predicted"] / entry["full"] / row["ratio"] - 1 for row in plans]
+    absolute = [row["predicted"] / row["measured"] - 1 for row in plans]
+    return np.abs(ratio), np.abs(absolute)
+
+
+def run(options: argparse.Namespace) -> None:
+    results = json.loads(options.results.read_text()) if options.results.exists() else {}
+    for path in options.models:
+        tag = "reuse" if options.cache else "fresh"
+        name = f"{path.stem} {options.threads} {tag}"
+        if name in results:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ[VARIABLE] = str(options.cache or folder)
+            results[name] = study(path, options.threads)
+        write_text(options.results, json.dumps(results, indent=1) + "\n")
+        ratio, absolute = errors(results[name])
+        took = f"{results[name]['profiled']} plans in {results[name]['profile_s']:.0f} s"
+        print(
+            f"{name:30} profiled {took}; error of the ratio: median {np.median(ratio):.3f}, "
+            f"95% {np.percentile(ratio, 95):.3f}; absolute: median {np.median(absolute):.3f}",
+            flush=True,
+        )
+
+
+def report(options: argparse.Namespace) -> None:
+    results = json.loads(options.results.read_text())
+    lines = [
+        "# The latency model against measurements",
+        "",
+        "`python tools/latency_model.py run MODEL.onnx...` and then `report`: random plans that",
+        "were not profiled, onnxruntime's CPU provider. *Ratio* is relative to the unpruned model",
+        "measured in the same run. *reuse* profiled after other models, with their cache.",
+    ]
+    for threads in ("1", "2"):
+        table = [
+            (name.split()[0], name.split()[2], entry)
+            for name, entry in results.items()
+            if name.split()[1] == threads
+        ]
+        if not table:
+            continue
+        lines += [
+            "",
+            f"## {threads} thread{'s' if threads != '1' else ''}",
+            "",
+            "| model | cache | profiled plans | seconds | ratio: median error | 95 % | worst "
+            "| absolute: median error | 95 % |",
+            "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        ]
+        fresh: list[tuple[np.ndarray, np.ndarray]] = []
+        for name, tag, entry in table:
+            ratio, absolute = errors(entry)
+            if tag == "fresh":
+                fresh.append((ratio, absolute))
+            lines.append(
+                f"| {name} | {tag} | {entry['profiled']} | {entry['profile_s']:.0f} "
+                + _row(ratio, absolute)
+            )
+        ratio, absolute = (np.concatenate(part) for part in zip(*fresh, strict=True))
+        lines.append(f"| **all fresh: {len(ratio)} plans** | | | " + _row(ratio, absolute))
+    text = "\n".join(lines) + "\n"
+    write_text(options.results.with_suffix(".md"), text)
+    print(text)
+
+
+def _row(ratio: np.ndarray, absolute: np.ndarray) -> str:
+    parts = (
+        np.median(ratio),
+        np.percentile(ratio, 95),
+        ratio.max(),
+        np.median(absolute),
+        np.percentile(absolute, 95),
+    )
+    return "| " + " | ".join(f"{100 * part:.1f} %" for part in parts) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS / "latency-model.json")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("run")
+    command.add_argument("models", type=Path, nargs="+")
+    command.add_argument("--threads", type=int, default=1)
+    command.add_argument("--cache", type=Path)
+    commands.add_parser("report")
+    options = parser.parse_args()
+    run(options) if options.command == "run" else report(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Are latency targets met? Prune to a share of the measured latency, then measure again.
+
+    python tools/zoo_export.py --out DIR --variants dynamo-static --models resnet18 resnet50 ...
+    python tools/latency_targets.py --zoo DIR --json latency.json --out docs/results/latency.md
+
+Each row is one run of `prune{latency=TARGET device=auto}` and, in processes of its own, one later
+measurement of its file beside the original. Rows in the JSON file are not measured again, so a
+long run can go on where it stopped. Networks with random weights: only speed is judged here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from irprune import api
+from irprune.atomic import write_text
+from irprune.backends.ort.bench import OrtBencher
+from irprune.errors import CheckFailed
+from irprune.proof.feeds import make_feeds
+from irprune.protocols import BenchSettings
+
+MODELS = (
+    "resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "densenet121",
+    "googlenet", "inception_v3", "regnet_y_400mf", "squeezenet1_1", "shufflenet_v2_x1_0", "vgg16",
+    "vit_b_16", "swin_t", "convnext_tiny",
+)  # fmt: skip
+INEXACT = ("vit_b_16", "swin_t", "convnext_tiny")
+"""Networks whose streams pass LayerNorm: `allow=inexact` lets them lose channels."""
+TOLERANCE = 0.015
+Row = dict[str, Any]
+
+
+def pipeline(model: str, target: float, extra: str = "") -> str:
+    """The pipeline of a model and a target."""
+    allow = " allow=inexact" if model in INEXACT else ""
+    return f"normalize, prune{{latency={target} device=auto{allow}{extra}}}, compact"
+
+
+def measured(paths: Sequence[Path], threads: int, limit: float) -> list[list[float] | None]:
+    """Ratio and interval of each file to the first, in new processes."""
+    feeds = make_feeds(api.load(paths[0]).ir, {}, 1)
+    settings = BenchSettings(precision=0.006, limit_s=limit, threads=threads, seed=1)
+    rows = OrtBencher().bench(paths, feeds, settings).rows
+    return [row.ratio and [row.ratio.value, row.ratio.low, row.ratio.high] for row in rows]
+
+
+def judge(file: Path, text: str, threads: int, limit: float, out: Path) -> Row:
+    """Prune a file to its target and measure the result again; `out` gets the pruned file."""
+    started = time.perf_counter()
+    settings = api.Settings(threads=threads, log=log)
+    try:
+        result = api.run(text, api.load(file), settings=settings, verify=False)
+    except CheckFailed as failure:
+        steps = (failure.report or {}).get("selection", {}).get("latency", {}).get("steps", [])
+        found = [step["measured"] for step in steps if step["measured"]]
+        wanted = (failure.report or {}).get("selection", {}).get("latency", {}).get("target", 0)
+        nearest = min(found, key=lambda m: abs(m[0] - wanted), default=None)
+        taken = time.perf_counter() - started
+        return {"error": str(failure), "reachable": nearest, "seconds": taken}
+    taken = time.perf_counter() - started
+    result.model.save(out)
+    selection = result.report["selection"]
+    keys = ("kept_importance", "kept_l1", "optimality_gap", "reached")
+    return {
+        "ratio": measured([file, out], threads, limit)[1],
+        "found": selection["latency"]["measured"],
+        "predicted": selection["latency"]["predicted"],
+        "steps": len(selection["latency"]["steps"]),
+        "seconds": taken,
+        **{key: selection[key] for key in keys},
+    }
+
+
+def table(rows: dict[str, Row]) -> str:
+    """All rows as markdown."""
+    lines = [
+        "| network | target | threads | measured again | 95 % interval | while pruning | steps | "
+        "MACs | kept l1 | gap | seconds | |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for key, row in rows.items():
+        name, target, threads = key.split("|")
+        if "error" in row:
+            reach = row["reachable"] and f"{row['reachable'][0]:.3f}"
+            lines.append(
+                f"| {name} | {target} | {threads} | - | - | {reach} | | | | | "
+                f"{row['seconds']:.0f} | cannot be met |"
+            )
+            continue
+        if row["ratio"] is None:
+            lines.append(f"| {name} | {target} | {threads} | crash |" + " |" * 8)
+            continue
+        value, low, high = row["ratio"]
+        met = "met" if abs(value - float(target)) <= TOLERANCE else "missed"
+        lines.append(
+            f"| {name} | {target} | {threads} | {value:.3f} | {low:.3f} to {high:.3f} | "
+            f"{row['found'][0]:.3f} | {row['steps']} | {row['reached']['macs']:.3f} | "
+            f"{row['kept_l1']:.3f} | {row['optimality_gap']:.2%} | {row['seconds']:.0f} | {met} |"
+        )
+    return "\n".join(lines)
+
+
+def document(rows: dict[str, Row]) -> str:
+    """The whole report as markdown."""
+    counts = []
+    for target in sorted({key.split("|")[1] for key in rows}, reverse=True):
+        for threads in sorted({key.split("|")[2] for key in rows}):
+            mine = [r for k, r in rows.items() if k.endswith(f"|{target}|{threads}")]
+            good = [r for r in mine if r.get("ratio")]
+            met = sum(abs(r["ratio"][0] - float(target)) <= TOLERANCE for r in good)
+            slower = sum(r["ratio"][1] > 1 for r in good)
+            if mine:
+                counts.append(
+                    f"- `latency={target}`, threads: {threads}: {met} of {len(mine)} within "
+                    f"{TOLERANCE} of the target; {slower} slower than their originals."
+                )
+    command = f"python tools/latency_targets.py {shlex.join(sys.argv[1:])}"
+    note = (
+        "Ratio of the latency to that of the original on onnxruntime's CPU provider, one image, "
+        "random weights. *Measured again*: afterwards, in new processes. *Gap*: how much of the "
+        "range between keeping least and all the best choice could add at most. *Seconds*: the "
+        "whole run, profiling and measuring included."
+    )
+    parts = ["# Latency targets", f"`{command}`", note, "\n".join(counts), table(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def log(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    home = os.environ.get("IRPRUNE_ZOO", "~/.cache/irprune/zoo")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--zoo", type=Path, default=Path(home).expanduser(), metavar="DIR")
+    parser.add_argument("--models", nargs="*", default=list(MODELS), metavar="NAME")
+    parser.add_argument("--targets", nargs="*", type=float, default=[0.5])
+    parser.add_argument("--threads", nargs="*", type=int, default=[1])
+    parser.add_argument("--limit", type=float, default=15, help="seconds of the last measurement")
+    parser.add_argument("--extra", default="", help="further options of prune")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the pruned files here")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="read and written")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the markdown here")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = arguments()
+    rows: dict[str, Row] = json.loads(args.json.read_text()) if args.json.exists() else {}
+    extra = f" {args.extra}" if args.extra else ""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = args.keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in args.models:
+            for target in args.targets:
+                for threads in args.threads:
+                    key = f"{name}|{target}|{threads}"
+                    if key in rows:
+                        continue
+                    file = args.zoo / f"{name}.dynamo-static.onnx"
+                    out = folder / f"{name}-{target}-{threads}.onnx"
+                    text = pipeline(name, target, extra)
+                    rows[key] = judge(file, text, threads, args.limit, out)
+                    log(f"{key}: {rows[key]}")
+                    write_text(args.json, json.dumps(rows, indent=1) + "\n")
+    text = document(rows)
+    print(text)
+    if args.out:
+        write_text(args.out, text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
