@@ -73,7 +73,12 @@ class Stopwatch:
     ) -> None:
         self._prunable, self._bencher = prunable, bencher
         self._settings = BenchSettings(
-            precision=0.012, limit_s=8, threads=device.threads, provider=device.provider, seed=seed
+            precision=0.012,
+            limit_s=8,
+            processes=3,
+            threads=device.threads,
+            provider=device.provider,
+            seed=seed,
         )
         self._folder = tempfile.TemporaryDirectory(prefix="irprune-latency-")
         self._original = Path(self._folder.name) / "original.onnx"
@@ -98,7 +103,9 @@ class Stopwatch:
         """Return ratio, latency and error of a plan; `long` measures more precisely."""
         path = Path(self._folder.name) / "candidate.onnx"
         self._prunable.write(keep, path)
-        settings = replace(self._settings, precision=0.006, limit_s=20) if long else self._settings
+        settings = self._settings
+        if long:
+            settings = replace(settings, precision=0.006, limit_s=20, processes=6)
         rows = self._bencher.bench([self._original, path], self._prunable.feeds, settings).rows
         if rows[0].error is not None:
             raise IrpruneError(f"the original cannot be timed: {rows[0].error}")
