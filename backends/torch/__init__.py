@@ -1,0 +1,1 @@
+"""What torch runs: lowering and training."""
