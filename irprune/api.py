@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from irprune.proof.prover import Proof
+    from irprune.training import Differentiator
     from irprune.walk import Heads
 
 __all__ = [
@@ -238,6 +239,8 @@ def _context(settings: Settings, original: Model) -> Iterator[Context]:
         log=settings.log,
         original=original,
     )
+    if find_spec("torch") is not None:
+        context.differentiator = _differentiator
     if find_spec("onnxruntime") is None:
         yield context
         return
@@ -246,6 +249,12 @@ def _context(settings: Settings, original: Model) -> Iterator[Context]:
     with OrtRunner() as runner:
         context.runner = lambda: runner
         yield context
+
+
+def _differentiator() -> Differentiator:
+    from irprune.backends.torch.gradients import TorchDifferentiator
+
+    return TorchDifferentiator()
 
 
 @contextmanager

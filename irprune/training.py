@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -34,7 +34,24 @@ class Fitted:
 
     score: Score
     epochs: int
-    steps: int
+
+
+class Differentiator(Protocol):
+    """Takes derivatives of a classifier's loss."""
+
+    def gradients(
+        self,
+        model: Model,
+        feeds: Mapping[str, NDArray[Any]],
+        labels: NDArray[Any],
+        names: Sequence[str],
+    ) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        """Return value and gradient of the named activations and initializers.
+
+        The loss is the cross-entropy of the first graph output ``(n, classes)``, summed over the
+        examples, in eval mode: the gradient of an activation is each example's own.
+        """
+        ...
 
 
 class Trainer(Protocol):
@@ -66,6 +83,10 @@ class Trainer(Protocol):
         """Return accuracy and loss of a model on the test split."""
         ...
 
-    def sample(self, count: int, seed: int) -> NDArray[Any]:
-        """Return training examples drawn by `seed`, not augmented, as the model takes them."""
+    def sample(self, model: Model, count: int, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return training examples ``(count, ...)`` and labels drawn by `seed`, not augmented."""
+        ...
+
+    def initialise(self, model: Model, seed: int) -> None:
+        """Draw the weights of `model` anew, each layer as the backend usually does."""
         ...

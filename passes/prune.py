@@ -22,16 +22,17 @@ from irprune.model import Model
 from irprune.ops import rule_for
 from irprune.ops.rule import Pin
 from irprune.passbase import Context, Pass, option
+from irprune.passes.activity import DataCriterion
 from irprune.passes.emptying import Emptying
 from irprune.passes.importance import (
     Aggregate,
     Criterion,
-    Importance,
     Members,
     Normalize,
     Scores,
     normalized,
 )
+from irprune.passes.scoring import Scoring
 from irprune.passes.selection import Candidate, Counts, Selection, allowed_counts
 from irprune.plan import Mask
 from irprune.walk import Heads, describe
@@ -48,7 +49,8 @@ class Prune(Pass):
     name = "prune"
     transforms = False
 
-    criterion: Criterion = option("l2", help="what makes a channel important")
+    criterion: Criterion | DataCriterion = option("l2", help="what makes a channel important")
+    data: str | None = option(None, help=".npz file of samples, for criteria that look at data")
     members: Members = option("consumers", help="whose weights are measured")
     aggregate: Aggregate = option("mean", help="how the slices of a class become one score")
     normalize: Normalize = option("layers", help="how scores become comparable across groups")
@@ -98,6 +100,7 @@ class Prune(Pass):
         if self.min < 0:
             raise IrpruneError("min must not be negative")
         checked(self.allow)
+        self._scoring()
 
     def run(self, model: Model, context: Context) -> dict[str, Any]:
         channels = context.get(ChannelClasses(self.heads, self.allow, self.tie), model)
@@ -112,7 +115,7 @@ class Prune(Pass):
                 )
         forced = _Overrides.load(self.overrides)
         forced.check(groups)
-        members, fixed = self._members(channels, groups, alive, context)
+        members, fixed = self._members(channels, groups, alive, model, context)
         if not members:
             raise self._nothing(channels)
         goal = self._goal(channels, model, context)
@@ -186,12 +189,13 @@ class Prune(Pass):
         )
 
     def _members(
-        self, channels: Channels, groups: list[Group], alive: Mask, context: Context
+        self, channels: Channels, groups: list[Group], alive: Mask, model: Model, context: Context
     ) -> tuple[list[tuple[Group, Labels, Scores]], Mask]:
         """Return the groups that may shrink, with their living classes from the least important
         on and their scores, and which classes must stay."""
         seed = context.seed if self.seed is None else self.seed
-        importance = Importance(channels, self.criterion, self.members, self.aggregate, seed)
+        wanted = [group for group in groups if self._matches(group)]
+        importance = self._scoring().of(model, channels, wanted, context, seed)
         found: list[tuple[Group, Labels, Scores]] = []
         fixed = np.zeros(channels.count, np.bool_)
         for group in groups:
@@ -204,6 +208,9 @@ class Prune(Pass):
             scores = normalized(scores, self.normalize, len(group.producers))
             found.append((group, *_ranked(group, scores, alive)))
         return found, fixed
+
+    def _scoring(self) -> Scoring:
+        return Scoring(self.criterion, self.data, self.members, self.aggregate)
 
     def _candidate(
         self,

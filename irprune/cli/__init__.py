@@ -9,6 +9,7 @@ from irprune.cli.apply import apply
 from irprune.cli.bench import bench
 from irprune.cli.explain import explain
 from irprune.cli.inspect import inspect
+from irprune.cli.iterate import iterate
 from irprune.cli.passes import passes
 from irprune.cli.run import run
 from irprune.cli.subspace import subspace
@@ -25,5 +26,5 @@ def main() -> None:
     """
 
 
-for command in (run, inspect, explain, verify, apply, bench, passes, subspace):
+for command in (run, inspect, explain, verify, apply, bench, passes, subspace, iterate):
     main.add_command(command)
