@@ -87,4 +87,6 @@ def _wanted(kind: Any) -> str:
         return f"a list of {_wanted(get_args(kind)[0])}s"
     if is_dataclass(kind):
         return "a table"
-    return {int: "integer", float: "number", str: "text", bool: "true or false"}.get(kind, str(kind))
+    return {int: "integer", float: "number", str: "text", bool: "true or false"}.get(
+        kind, str(kind)
+    )

@@ -1,4 +1,4 @@
-"""What one round of iterative pruning removes: the least of each layer, or all below a threshold."""
+"""What a round of iterative pruning removes: a share of each layer, or all below a threshold."""
 
 from __future__ import annotations
 

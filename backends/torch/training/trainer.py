@@ -34,8 +34,9 @@ class TorchTrainer:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for layer in module.modules():
-                if hasattr(layer, "reset_parameters"):
-                    layer.reset_parameters()
+                reset = getattr(layer, "reset_parameters", None)
+                if callable(reset):
+                    reset()
         model.update_from(module)
 
     def fit(
@@ -124,5 +125,3 @@ class _Flat:
     def batches(self, split: Any, draws: Any, device: torch.device) -> Any:
         for x, y in self._data.batches(split, draws, device):
             yield x.flatten(1), y
-
-

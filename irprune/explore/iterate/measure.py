@@ -43,8 +43,8 @@ def own_parameters(channels: Channels, plan: Plan, kind: Kind | None = None) -> 
         assert value.shape is not None
         masks = plan.axes.get(value.name or "", {})
         total += prod(
-            count(masks[axis]) if axis in masks and (value, axis) not in read else int(size)  # type: ignore[arg-type]
-            for axis, size in enumerate(value.shape)
+            count(masks[axis]) if axis in masks and (value, axis) not in read else size
+            for axis, size in enumerate(value.shape.numpy())
         )
     return total
 

@@ -18,7 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-
 from irprune import api
 from irprune.atomic import write_text
 from irprune.channels import ChannelClasses, Channels
@@ -37,7 +36,7 @@ from irprune.passes.importance import Importance
 from irprune.passes.rounds import at_most, kept_classes, kind_of, least_important, next_threshold
 from irprune.plan import Plan
 from irprune.shapes import infer
-from irprune.training import Trainer
+from irprune.training import Score, Trainer
 
 Record = dict[str, Any]
 _MOST_BATCH = 32
@@ -114,13 +113,16 @@ class Iteration:
                 self.trainer.initialise(start, config.train.seed)
             start.save(folder / "start.onnx")
         model = api.load(folder / "start.onnx")
-        if not config.pretrained:
+        if config.pretrained:
+            score = self.trainer.score(model)
+        else:
             self.log(f"iterate: training the original for {config.train.epochs} epochs")
-            self.trainer.fit(model, folder, keep=(k,))
+            score = self.trainer.fit(model, folder, keep=(k,)).score
         infer(model.ir)
         model.save(folder / "model.onnx")
         Plan.empty().save(folder / "plan.json")
-        return self._record(0, model, Plan.empty(), {"threshold": 0.0, "removed": 0})
+        chosen = {"threshold": 0.0, "removed": 0}
+        return self._record(0, model, Plan.empty(), chosen, score)
 
     def _take_over(self, base: Path) -> None:
         """Copy the original network of another run (IrpruneError: it is another network)."""
@@ -167,9 +169,10 @@ class Iteration:
         )
         distilled = self.config.train.distillation.weight > 0
         teacher = api.load(self._at(0) / "model.onnx") if distilled else None
-        self.trainer.fit(model, folder, first=self.config.rewind.epoch, teacher=teacher)
+        k = self.config.rewind.epoch
+        score = self.trainer.fit(model, folder, first=k, teacher=teacher).score
         model.save(folder / "model.onnx")
-        return self._record(number, model, plan, chosen)
+        return self._record(number, model, plan, chosen, score)
 
     def _select(self, number: int, records: list[Record]) -> bool:
         """Write what a round removes; return whether any round from now on can remove more."""
@@ -264,8 +267,9 @@ class Iteration:
 
     # Records
 
-    def _record(self, number: int, model: Model, plan: Plan, chosen: Record) -> Record:
-        score = self.trainer.score(model)
+    def _record(
+        self, number: int, model: Model, plan: Plan, chosen: Record, score: Score
+    ) -> Record:
         base, channels = self._base
         original = self.context.get(Cost(), base).full()
         infer(model.ir)
