@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         run,
         verify,
     )
+    from irprune.backends.torch import carry_optimizer, to_torch
     from irprune.frontends.graphsurgeon import from_graphsurgeon, to_graphsurgeon
     from irprune.frontends.torch import apply_to_module, export_state_dict, from_torch
     from irprune.model import Model
@@ -45,6 +46,7 @@ __all__ = [
     "apply",
     "apply_to_module",
     "bench",
+    "carry_optimizer",
     "explain",
     "export_state_dict",
     "from_caffe",
@@ -54,6 +56,7 @@ __all__ = [
     "load",
     "run",
     "to_graphsurgeon",
+    "to_torch",
     "verify",
 ]
 
@@ -61,10 +64,12 @@ _HOMES = {
     "Model": "irprune.model",
     "Plan": "irprune.plan",
     "apply_to_module": "irprune.frontends.torch",
+    "carry_optimizer": "irprune.backends.torch",
     "export_state_dict": "irprune.frontends.torch",
     "from_graphsurgeon": "irprune.frontends.graphsurgeon",
     "from_torch": "irprune.frontends.torch",
     "to_graphsurgeon": "irprune.frontends.graphsurgeon",
+    "to_torch": "irprune.backends.torch",
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import onnx
 import onnx_ir
@@ -35,6 +35,8 @@ class Provenance:
 
 PARAMETER = "irprune.parameter"
 """Metadata of an initializer that is one parameter of its source: all its uses stay tied."""
+BUFFER = "buffer"
+"""What that metadata says of an initializer that the source keeps but does not train."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,12 @@ class Parameter:
     tensor: onnx_ir.TensorProtocol
     home: str | None
     """The initializer that the graph computes with; None where the forward does not use it."""
+
+
+class Stateful(Protocol):
+    """Something with tensors by name: a torch module."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
 
 
 @dataclass
@@ -94,6 +102,46 @@ class Model:
             base=None if self.base is None else self.base.clone(),
         )
 
+    def update_from(self, module: Stateful) -> None:
+        """Write the tensors of a lowered module back into the graph; nothing else changes.
+
+        Every initializer (or Constant) that the module's state names gets its numbers, in the dtype
+        that it had.
+
+        Raises:
+            IrpruneError: the module holds a tensor that the graph lacks or has in another shape;
+                the model is then as it was.
+        """
+        graph = self.ir.graph
+        lifted = {
+            node.outputs[0].name: node
+            for node in graph
+            if node.op_type == "Constant" and not node.domain and "value" in node.attributes
+        }
+        fresh: dict[str, onnx_ir.Tensor[Any]] = {}
+        for name, tensor in module.state_dict().items():
+            held = graph.initializers.get(name)
+            old = None if held is None else held.const_value
+            if name in lifted:
+                old = lifted[name].attributes["value"].as_tensor()
+            if old is None:
+                raise IrpruneError(
+                    f"the graph has no initializer {name}",
+                    mend="update the model that was lowered, or one pruned by the same plan",
+                )
+            if tuple(tensor.shape) != tuple(old.shape.numpy()):
+                raise IrpruneError(
+                    f"{name} has the shape {[*tensor.shape]} in the module and "
+                    f"{[*old.shape.numpy()]} in the graph",
+                    mend="update the model that was lowered, or one pruned by the same plan",
+                )
+            fresh[name] = _numbers(tensor, old)
+        for name, numbers in fresh.items():
+            if name in lifted:
+                lifted[name].attributes["value"] = onnx_ir.AttrTensor("value", numbers)
+            else:
+                graph.initializers[name].const_value = numbers
+
     def save(self, path: Path | str, *, external: bool | None = None) -> None:
         """Write the model to a file, atomically.
 
@@ -115,6 +163,15 @@ class Model:
                 _save_external(self.ir, path)
             else:
                 _save_inside(self.ir, path)
+
+
+def _numbers(tensor: Any, old: onnx_ir.TensorProtocol) -> onnx_ir.Tensor[Any]:
+    """Return the numbers of a torch tensor in the dtype of the one that they replace."""
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point():
+        tensor = tensor.double()  # numpy knows no bfloat16; every float fits
+    dtype = old.dtype.numpy()
+    return onnx_ir.Tensor(tensor.numpy().astype(dtype), dtype=old.dtype, name=old.name)
 
 
 def save(model: onnx_ir.Model, path: Path | str) -> None:

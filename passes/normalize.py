@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from irprune.model import Model
 
 _OLDEST_OPSET = 7
-_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -32,18 +30,18 @@ class Normalize(Pass):
                 function cannot be inlined, a constant is sparse, or shapes contradict each other.
         """
         from irprune import names, tidy
-        from irprune.folding import constants
+        from irprune.folding import constants, plain
 
         tidy.require_full_width(model, self.name)
         _require_opset(model.ir)
-        parameters = _parameters(model.ir.graph)
+        parameters = plain.named_weights(model.ir.graph)
         counts = {
-            "inlined": _inline(model.ir),
+            "inlined": plain.inline(model.ir),
             "constants": constants.lift(model.ir.graph),
             "named": names.name_all(model.ir.graph),
         }
         counts["copies"] = tidy.bypass_copies(model.ir.graph)
-        folded = _fold(model.ir, parameters, context)
+        folded = plain.fold(model.ir, parameters, lambda line: context.log(f"normalize: {line}"))
         counts["weights"] = _fold_weights(model.ir, context)
         counts["unshared"] = constants.unshare(model.ir.graph, names.Names(model.ir.graph))
         removed = tidy.remove_dead(model.ir)
@@ -64,26 +62,6 @@ def _require_opset(model: ir.Model) -> None:
         )
 
 
-def _inline(model: ir.Model) -> int:
-    """Inline model-local functions; return how many calls there were in the main graph."""
-    from onnx_ir.passes import PreconditionError
-    from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass
-
-    if not model.functions:
-        return 0
-    try:
-        inliner = InlinePass()
-        inliner.requires(model)
-        result = inliner.call(model)
-    except (PreconditionError, ValueError) as error:
-        raise IrpruneError(
-            f"a model-local function cannot be inlined: {error}",
-            mend="export the model without functions",
-        ) from error
-    RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
-    return sum(result.id_count.values())
-
-
 def _fold_weights(model: ir.Model, context: Context) -> int:
     from irprune.folding.weights import fold_weights
 
@@ -92,37 +70,3 @@ def _fold_weights(model: ir.Model, context: Context) -> int:
     for node, reason in failures.items():
         context.log(f"normalize: {node} stays, onnx.reference cannot compute it: {reason}")
     return count
-
-
-def _parameters(graph: ir.Graph) -> frozenset[ir.Value]:
-    """Return the floating-point weights that the file names."""
-    return frozenset(
-        value
-        for value in graph.initializers.values()
-        if value.dtype is not None and value.dtype.is_floating_point()
-    )
-
-
-def _fold(model: ir.Model, parameters: frozenset[ir.Value], context: Context) -> Counter[str]:
-    """Infer shapes and fold what they make known, until nothing changes."""
-    from irprune import shapes
-    from irprune.folding.learning import Knowledge
-    from irprune.folding.merged import unmerge
-    from irprune.folding.rewrite import ShapeFolder
-
-    counts: Counter[str] = Counter()
-    for _ in range(_ROUNDS):
-        shapes.infer(model)
-        knowledge = Knowledge(model, parameters)
-        folder = ShapeFolder(model.graph, knowledge)
-        folder.run()
-        counts += folder.counts
-        if folder.counts:
-            continue
-        unmerged = unmerge(model.graph)
-        counts["unmerged"] += unmerged
-        if not unmerged:
-            break
-    for node, reason in knowledge.failures.items():
-        context.log(f"normalize: {node} stays, onnx.reference cannot compute it: {reason}")
-    return counts

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from irprune.errors import IrpruneError
-from irprune.model import PARAMETER, Model, Parameter, Provenance
+from irprune.model import BUFFER, PARAMETER, Model, Parameter, Provenance
 from irprune.tidy import add_initializer, remove_dead
 
 MODULE, SOURCE = "irprune.module", "irprune.source"
@@ -173,14 +173,16 @@ def _keep_state(graph: ir.Graph, module: nn.Module) -> dict[str, Parameter]:
     Weights are copied, so that training the module does not change the model. A tied parameter
     has one home; its other names, and what the forward does not use, are initializers without use.
     """
-    own = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    own = set(parameters)
     own |= {name for name, _ in module.named_buffers(remove_duplicate=False)}
     for name, value in graph.initializers.items():
         value.metadata_props.clear()
         if value.const_value is not None:
             value.const_value = _copied(value.const_value)
         if name in own:
-            value.metadata_props[PARAMETER] = "1"
+            value.metadata_props[PARAMETER] = "1" if name in trained else BUFFER
     tensors = module.state_dict(keep_vars=True)
     homes: dict[int, str] = {}
     for name, tensor in tensors.items():

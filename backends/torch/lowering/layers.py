@@ -1,0 +1,102 @@
+"""Layers that torch lacks: those of its own whose tensors lie as the graph's initializers do."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class PReLU(nn.Module):
+    """PRelu whose slopes have the shape ``(C, 1, 1)``."""
+
+    weight: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.prelu(x, self.weight.flatten())
+
+
+class ColumnLinear(nn.Module):
+    """A linear layer whose weight is ``(in, out)``, as MatMul and Gemm have it; bias ``(out,)``."""
+
+    weight: Tensor
+
+    def __init__(self, biased: bool) -> None:
+        super().__init__()
+        self.biased = biased
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = self.bias if self.biased else None
+        return functional.linear(x, self.weight.t(), bias)  # type: ignore[arg-type]
+
+    def extra_repr(self) -> str:
+        return f"biased={self.biased}"
+
+
+class FrozenBatchNorm(nn.Module):
+    """BatchNorm whose scale or shift does not train, or whose statistics are computed."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(
+        self, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
+    ) -> Tensor:
+        return functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"eps={self.eps}"
+
+
+def lrn(x: Tensor, size: int, alpha: float, beta: float, bias: float) -> Tensor:
+    """Local response normalisation over channels, ``(N, C, ...)``, as ONNX pads an even window."""
+    squares = x.square().flatten(2).unsqueeze(1)  # (N, 1, C, positions)
+    left = (size - 1) // 2
+    squares = functional.pad(squares, (0, 0, left, size - 1 - left))
+    mean = functional.avg_pool2d(squares, (size, 1), 1)
+    return x / (mean.view_as(x) * alpha + bias).pow(beta)
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, per_group: bool
+) -> Tensor:
+    """GroupNormalization; before opset 21 scale and bias have one number per group."""
+    if per_group:
+        width = x.shape[1] // groups
+        weight, bias = weight.repeat_interleave(width), bias.repeat_interleave(width)
+    return functional.group_norm(x, groups, weight, bias, eps)
+
+
+def same_pad(
+    x: Tensor, kernel: list[int], strides: list[int], dilations: list[int], upper: bool, fill: float
+) -> Tensor:
+    """Pad the spatial axes so that a window gives ceil(length / stride) outputs."""
+    pads: list[int] = []
+    for k in reversed(range(len(kernel))):
+        length = x.shape[2 + k]
+        outputs = -(-length // strides[k])
+        total = max((outputs - 1) * strides[k] + (kernel[k] - 1) * dilations[k] + 1 - length, 0)
+        small = total // 2
+        pads += [small, total - small] if upper else [total - small, small]
+    return functional.pad(x, pads, value=fill)
+
+
+def mean_pool_inside(
+    x: Tensor, kernel: list[int], strides: list[int], pads: list[int], ceil: bool
+) -> Tensor:
+    """Average pooling with uneven padding that does not count."""
+    pool = [functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d][len(kernel) - 1]
+    ones = torch.ones_like(x[:1, :1])
+    sums = pool(functional.pad(x, pads), kernel, strides, 0, ceil)
+    shares = pool(functional.pad(ones, pads), kernel, strides, 0, ceil)
+    return sums / shares
+
+
+def mean_pool_same(
+    x: Tensor, padded: Tensor, kernel: list[int], strides: list[int], ceil: bool
+) -> Tensor:
+    """Average pooling of data padded to keep its size, where the padding does not count."""
+    pool = [functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d][len(kernel) - 1]
+    ones = same_pad(torch.ones_like(x[:1, :1]), kernel, strides, [1] * len(kernel), True, 0.0)
+    return pool(padded, kernel, strides, 0, ceil) / pool(ones, kernel, strides, 0, ceil)

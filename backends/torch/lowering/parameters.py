@@ -1,0 +1,97 @@
+"""Which initializers of a graph train, which are kept, which are mere constants of a formula."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from irprune.model import BUFFER, PARAMETER
+
+DTYPES: dict[ir.DataType, torch.dtype] = {
+    ir.DataType.FLOAT: torch.float32,
+    ir.DataType.FLOAT16: torch.float16,
+    ir.DataType.BFLOAT16: torch.bfloat16,
+    ir.DataType.DOUBLE: torch.float64,
+    ir.DataType.INT64: torch.int64,
+    ir.DataType.INT32: torch.int32,
+    ir.DataType.INT16: torch.int16,
+    ir.DataType.INT8: torch.int8,
+    ir.DataType.UINT8: torch.uint8,
+    ir.DataType.BOOL: torch.bool,
+    ir.DataType.COMPLEX64: torch.complex64,
+}
+
+_STATISTICS = {"BatchNormalization": (3, 4)}
+_SETTINGS = {
+    "Clip": (1, 2),
+    "HardSigmoid": (),
+    "Pad": (2,),
+    "Resize": (1, 2, 3),
+    "Upsample": (1,),
+    "OneHot": (1, 2),
+    "Range": (0, 1, 2),
+    "NonMaxSuppression": (2, 3, 4),
+}
+"""Input numbers that hold settings of an op, not weights."""
+_MASK_VALUES = 2
+
+
+class Role(Enum):
+    """What the lowered network makes of an initializer."""
+
+    PARAMETER = "trained"
+    BUFFER = "kept by name, not trained"
+    CONSTANT = "part of a formula"
+
+
+def roles(graph: ir.Graph) -> dict[ir.Value, Role]:
+    """Return the role of every initializer that holds numbers.
+
+    Where the graph marks the state of its source (`from_torch`), exactly its parameters train.
+    Elsewhere floating-point tensors with an axis do, but for running statistics, settings of an op
+    (bounds, scales) and masks: tables of two axes or more whose elements take at most two values.
+    """
+    marked = any(PARAMETER in value.metadata_props for value in graph.initializers.values())
+    return {value: _role(value, marked) for value in graph.initializers.values()}
+
+
+def _role(value: ir.Value, marked: bool) -> Role:
+    tensor = value.const_value
+    mark = value.metadata_props.get(PARAMETER)
+    if tensor is None or not tensor.dtype.is_floating_point():
+        return Role.CONSTANT if mark is None else Role.BUFFER
+    if any(index in _STATISTICS.get(node.op_type, ()) for node, index in value.uses()):
+        return Role.BUFFER
+    if marked:
+        return {None: Role.CONSTANT, BUFFER: Role.BUFFER}.get(mark, Role.PARAMETER)
+    if not tensor.shape.rank() or _is_setting(value):
+        return Role.CONSTANT
+    return Role.CONSTANT if _is_mask(tensor) else Role.PARAMETER
+
+
+def _is_setting(value: ir.Value) -> bool:
+    return any(index in _SETTINGS.get(node.op_type, ()) for node, index in value.uses())
+
+
+def _is_mask(tensor: ir.TensorProtocol) -> bool:
+    longer = [n for n in tensor.shape.numpy() if n > 1]
+    if len(longer) < 2:
+        return False
+    numbers = tensor.numpy().ravel()
+    few = np.unique(numbers[:1024].astype(np.float64))
+    if len(few) != _MASK_VALUES:
+        return False
+    return len(np.unique(numbers.astype(np.float64))) == _MASK_VALUES
+
+
+def to_tensor(array: np.ndarray) -> Tensor:
+    """Return a tensor with a copy of the numbers, in their dtype."""
+    array = np.array(array)  # torch wants it writable and its own
+    if array.dtype.type is ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

@@ -1,0 +1,188 @@
+"""Resize and its relatives: interpolation, pixel shuffles, sampling at points."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+from torch.nn import functional
+
+from irprune.backends.torch.lowering.lower import Unsupported
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from irprune.backends.torch.lowering import Rule
+    from irprune.backends.torch.lowering.lower import Lowering
+
+_SMOOTH = {("linear", 1): "linear", ("linear", 2): "bilinear", ("linear", 3): "trilinear"}
+_SMOOTH |= {("cubic", 2): "bicubic"}
+_CUBIC = -0.75
+
+
+def _resize(low: Lowering, node: ir.Node) -> fx.Node:
+    rank = low.rank(low.input(node, 0))
+    scales, sizes = _target(low, node, rank)
+    old = low.opset < 11
+    form = low.text(node, "coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
+    mode = low.text(node, "mode", "nearest")
+    policy = low.text(node, "keep_aspect_ratio_policy", "stretch")
+    if low.integer(node, "exclude_outside", 0) or policy != "stretch":
+        raise Unsupported(f"exclude_outside is set, or keep_aspect_ratio_policy is {policy}")
+    smooth = bool(low.integer(node, "antialias", 0))
+    if mode == "nearest":
+        rounding = low.text(node, "nearest_mode", "floor" if old else "round_prefer_floor")
+        return low.call(nearest, low.data(node), scales, sizes, form, rounding)
+    if form in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+        return _interpolated(low, node, mode, form, smooth, (scales, sizes))
+    if mode != "linear" or smooth or form != "asymmetric":
+        raise Unsupported(f"its mode is {mode} with coordinates {form}")
+    return low.call(linear, low.data(node), scales, sizes)
+
+
+def _target(low: Lowering, node: ir.Node, rank: int) -> tuple[list[float] | None, list[Any] | None]:
+    """Return scales or sizes of all axes; None for the other."""
+    if "scales" in node.attributes:
+        return list(node.attributes["scales"].as_floats()), None
+    axes = low.ints(node, None, "axes") or list(range(rank))
+    places = (1, None) if node.op_type == "Upsample" or low.opset < 11 else (2, 3)
+    given = low.input(node, places[0])
+    numbers = low.constant(given)
+    if given is not None and (numbers is None or numbers.size):
+        if numbers is None:
+            raise Unsupported(f"its scales {given.name} are computed")
+        scales = [1.0] * rank
+        for axis, scale in zip(axes, numbers.ravel().tolist(), strict=True):
+            scales[axis] = scale
+        return scales, None
+    if places[1] is None:
+        raise Unsupported("its scales are missing")
+    value = low.input(node, 0)
+    assert value is not None
+    sizes = [low.length(value, k) for k in range(rank)]
+    for axis, size in zip(axes, low.sizes(node, places[1]), strict=True):
+        sizes[axis] = size
+    return None, sizes
+
+
+def _interpolated(
+    low: Lowering,
+    node: ir.Node,
+    mode: str,
+    form: str,
+    smooth: bool,
+    target: tuple[list[float] | None, list[Any] | None],
+) -> fx.Node:
+    scales, sizes = target
+    rank = low.rank(low.input(node, 0))
+    kind = _SMOOTH.get((mode, rank - 2))
+    if kind is None or (scales is not None and scales[:2] != [1, 1]):
+        raise Unsupported(f"it interpolates {rank - 2} axes, mode {mode}, scales {scales}")
+    coefficient = low.real(node, "cubic_coeff_a", _CUBIC)
+    if mode == "cubic" and coefficient != _CUBIC and not smooth:
+        raise Unsupported(f"its cubic coefficient is {coefficient}")
+    return low.call(
+        functional.interpolate, low.data(node), None if sizes is None else sizes[2:],
+        None if scales is None else scales[2:], kind, form == "align_corners", False, smooth,
+    )  # fmt: skip
+
+
+def _positions(
+    length: int, scale: float | None, size: int | None, form: str, like: Tensor
+) -> Tensor:
+    """Return where each output position lies along an input axis."""
+    outputs = int(length * scale) if size is None and scale is not None else int(size or 0)
+    ratio = scale if scale is not None else outputs / length
+    at = torch.arange(outputs, device=like.device, dtype=torch.float32)
+    if form == "asymmetric":
+        return at / ratio
+    if form == "align_corners":
+        return at * ((length - 1) / max(outputs - 1, 1))
+    if form == "pytorch_half_pixel" and outputs == 1:
+        return at * 0
+    return (at + 0.5) / ratio - 0.5
+
+
+def nearest(
+    x: Tensor, scales: list[float] | None, sizes: list[int] | None, form: str, rounding: str
+) -> Tensor:
+    """Take the nearest element along each axis whose length changes."""
+    for axis in range(x.dim()):
+        scale = None if scales is None else scales[axis]
+        size = None if sizes is None else sizes[axis]
+        length = x.shape[axis]
+        if scale == 1 or size == length:
+            continue
+        at = _positions(length, scale, size, form, x)
+        if rounding == "floor":
+            at = at.floor()
+        elif rounding == "ceil":
+            at = at.ceil()
+        elif rounding == "round_prefer_floor":
+            at = (at - 0.5).ceil()
+        else:
+            at = (at + 0.5).floor()
+        x = x.index_select(axis, at.long().clamp(0, length - 1))
+    return x
+
+
+def linear(x: Tensor, scales: list[float] | None, sizes: list[int] | None) -> Tensor:
+    """Interpolate linearly between elements at asymmetric positions."""
+    for axis in range(x.dim()):
+        scale = None if scales is None else scales[axis]
+        size = None if sizes is None else sizes[axis]
+        length = x.shape[axis]
+        if scale == 1 or size == length:
+            continue
+        at = _positions(length, scale, size, "asymmetric", x).clamp(0, length - 1)
+        left = at.floor().long()
+        right = (left + 1).clamp(max=length - 1)
+        weight = (at - left).to(x.dtype).view(-1, *[1] * (x.dim() - axis - 1))
+        x = x.index_select(axis, left) * (1 - weight) + x.index_select(axis, right) * weight
+    return x
+
+
+def _depth_to_space(low: Lowering, node: ir.Node) -> fx.Node:
+    size = low.integer(node, "blocksize", 1)
+    if low.text(node, "mode", "DCR") == "CRD":
+        return low.call(functional.pixel_shuffle, low.data(node), size)
+    return low.call(depth_to_space, low.data(node), size)
+
+
+def depth_to_space(x: Tensor, size: int) -> Tensor:
+    """DepthToSpace, depth first: ``(N, s*s*C, H, W)`` to ``(N, C, s*H, s*W)``."""
+    n, c, h, w = x.shape
+    x = x.reshape(n, size, size, c // size**2, h, w).permute(0, 3, 4, 1, 5, 2)
+    return x.reshape(n, c // size**2, h * size, w * size)
+
+
+def _space_to_depth(low: Lowering, node: ir.Node) -> fx.Node:
+    return low.call(space_to_depth, low.data(node), low.integer(node, "blocksize", 1))
+
+
+def space_to_depth(x: Tensor, size: int) -> Tensor:
+    """SpaceToDepth: ``(N, C, s*H, s*W)`` to ``(N, s*s*C, H, W)``."""
+    n, c, h, w = x.shape
+    x = x.reshape(n, c, h // size, size, w // size, size).permute(0, 3, 5, 1, 2, 4)
+    return x.reshape(n, c * size**2, h // size, w // size)
+
+
+def _grid_sample(low: Lowering, node: ir.Node) -> fx.Node:
+    modes = {"linear": "bilinear", "cubic": "bicubic"}
+    mode = low.text(node, "mode", "linear")
+    padding = low.text(node, "padding_mode", "zeros")
+    aligned = bool(low.integer(node, "align_corners", 0))
+    return low.call(
+        functional.grid_sample, low.data(node, 0), low.data(node, 1), modes.get(mode, mode),
+        padding, aligned,
+    )  # fmt: skip
+
+
+RULES: dict[str, Rule] = {
+    "Resize": _resize,
+    "Upsample": _resize,
+    "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
+    "GridSample": _grid_sample,
+}

@@ -1,0 +1,153 @@
+"""Lowered networks: the names, the numbers and the gradients of what they came from."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import Net, batches, feeds_of, relative_error, run, seeds, widths
+from torch import Tensor, nn
+from torch.nn import functional
+
+import irprune
+from irprune import IrpruneError, Model
+from irprune.backends.torch import to_torch
+
+
+class Small(nn.Module):
+    """Convolutions with BatchNorm, a residual sum, a linear layer without and one with a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8))
+        self.body = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.bn = nn.BatchNorm2d(8, eps=1e-3, momentum=0.3)
+        self.hidden = nn.Linear(8, 6, bias=False)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.stem(x))
+        x = functional.relu(self.bn(self.body(x)) + x)
+        return self.head(functional.gelu(self.hidden(x.mean((2, 3)))))
+
+
+def _trained(module: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """The loss of one step, its gradients by name, and the state after it."""
+    module = copy.deepcopy(module).train()
+    loss = functional.cross_entropy(module(x), torch.arange(len(x)) % 3)
+    loss.backward()
+    gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    return loss.detach(), gradients, module.state_dict()
+
+
+def _check_outputs(proto: onnx.ModelProto, seed: int, tolerance: float = 2e-5) -> None:
+    feeds = feeds_of(proto, seed)
+    module = to_torch(Model.from_proto(proto))
+    with torch.no_grad():
+        found = module(*(torch.from_numpy(feeds[value.name]) for value in proto.graph.input))
+    found = found if isinstance(found, tuple) else (found,)
+    expected = run(proto, feeds)
+    for value, actual in zip(proto.graph.output, found, strict=True):
+        assert relative_error(actual.numpy(), expected[value.name]) <= tolerance
+
+
+def test_a_module_comes_back_with_its_names_its_loss_and_its_gradients() -> None:
+    torch.manual_seed(0)
+    module, x = Small(), torch.randn(4, 3, 6, 6)
+    module(x)  # statistics that are not the initial ones
+    lowered = to_torch(irprune.from_torch(module, (x,)))
+    assert not lowered.training
+    assert lowered.state_dict().keys() == module.state_dict().keys()
+    assert dict(lowered.named_parameters()).keys() == dict(module.named_parameters()).keys()
+    assert isinstance(lowered.get_submodule("stem.0"), nn.Conv2d)
+    assert isinstance(lowered.get_submodule("bn"), nn.BatchNorm2d)
+    assert isinstance(lowered.get_submodule("head"), nn.Linear)
+    for batch in (2, 4):
+        loss, gradients, state = _trained(module, x[:batch])
+        same_loss, same_gradients, same_state = _trained(lowered, x[:batch])
+        torch.testing.assert_close(same_loss, loss)
+        torch.testing.assert_close(same_gradients, gradients)
+        torch.testing.assert_close(same_state, state)
+
+
+@given(batches, widths, widths, st.booleans(), st.sampled_from([1, 2]), seeds)
+def test_convolutions_equal_onnxruntime(
+    batch: int | str, inner: int, outer: int, uneven: bool, stride: int, seed: int
+) -> None:
+    net = Net(seed=seed)
+    x = net.image(inner, batch)
+    pads = [0, 1, 1, 0] if uneven else [1, 1, 1, 1]
+    x = net.conv(x, inner, outer, 3, 3, pads=pads, strides=[stride, stride])
+    scale, shift, mean = (net.weight(outer) for _ in range(3))
+    x = net.op("BatchNormalization", x, scale, shift, mean, net.weight(outer, low=0.5))
+    x = net.op("MaxPool", net.op("Relu", x), kernel_shape=[2, 2], pads=[1, 1, 1, 1])
+    x = net.op("Flatten", net.op("GlobalAveragePool", x))
+    net.op("Gemm", x, net.weight(outer, 3), net.weight(3), name="y")
+    _check_outputs(net.proto("y"), seed)
+
+
+def test_names_that_torch_cannot_carry_are_those_of_the_state() -> None:
+    net = Net()
+    x = net.input("N", 2, 4, 4)
+    x = net.op("Conv", x, net.weight(3, 2, 1, 1, name="a..w"), net.weight(3, name="forward"))
+    net.op("Mul", x, net.weight(1, 3, 1, 1, name="a"), name="y")
+    model = net.model("y")
+    lowered = to_torch(model)
+    assert set(lowered.state_dict()) == {"a..w", "forward", "a"}
+    assert {name for name, _ in lowered.named_parameters()} == {"a..w", "forward", "a"}
+    assert set(lowered.initializer_names.values()) >= {"a..w", "forward"}
+    other = copy.deepcopy(lowered)
+    state = {name: torch.ones_like(tensor) for name, tensor in lowered.state_dict().items()}
+    assert not any(other.load_state_dict(state))
+    assert all(tensor.eq(1).all() for tensor in other.state_dict().values())
+    wrapped = nn.Sequential(other)
+    assert set(wrapped.state_dict()) == {"0.a..w", "0.forward", "0.a"}
+    assert not any(wrapped.load_state_dict(wrapped.state_dict()))
+
+
+def test_trained_weights_come_back_and_nothing_else_changes() -> None:
+    torch.manual_seed(0)
+    module, x = Small(), torch.randn(4, 3, 6, 6)
+    model = irprune.run("normalize", irprune.from_torch(module, (x,)), verify=False).model
+    before = [(node.op_type, [v.name for v in node.outputs]) for node in model.ir.graph]
+    lowered = to_torch(model).train()
+    optimizer = torch.optim.SGD(lowered.parameters(), 0.1)
+    lowered(x).square().mean().backward()
+    optimizer.step()
+    model.update_from(lowered)
+    assert before == [(node.op_type, [v.name for v in node.outputs]) for node in model.ir.graph]
+    again = to_torch(model)
+    torch.testing.assert_close(again.state_dict(), lowered.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), lowered.eval()(x))
+
+
+def test_updating_keeps_the_dtype_and_refuses_other_shapes() -> None:
+    net = Net()
+    x = net.input("N", 2)
+    net.op("Gemm", x, net.weight(2, 3, name="w"), name="y")
+    model = net.model("y")
+    lowered = to_torch(model).to(torch.bfloat16)
+    model.update_from(lowered)
+    assert model.ir.graph.initializers["w"].const_value.numpy().dtype == np.float32
+    other = nn.Module()
+    other.register_parameter("w", nn.Parameter(torch.zeros(3, 3)))
+    with pytest.raises(IrpruneError, match=r"w has the shape \[3, 3\] in the module and \[2, 3\]"):
+        model.update_from(other)
+    other = nn.Module()
+    other.register_parameter("v", nn.Parameter(torch.zeros(3, 3)))
+    with pytest.raises(IrpruneError, match="no initializer v"):
+        model.update_from(other)
+
+
+def test_what_cannot_be_lowered_is_named_at_once() -> None:
+    net = Net()
+    x = net.op("Bernoulli", net.input("N", 2), name="a")
+    net.op("Multinomial", x, name="y")
+    with pytest.raises(IrpruneError, match=r"2 nodes.*a.Bernoulli \(Bernoulli\).*y.Multinomial"):
+        to_torch(Model.from_proto(net.proto("y")))

@@ -1,0 +1,271 @@
+"""Lower the zoo to torch and compare: with onnxruntime, and with the modules that it came from.
+
+    python tools/lowering_zoo.py --json lowering.json --out docs/results/lowering.md
+    python tools/lowering_zoo.py --json lowering.json --only 'onnx:*' 'caffe:*' --again refused
+
+``onnx:`` and ``caffe:`` are the networks of the shared folder, ``torch:`` those of
+``tools/zoo_models.py``, taken in with `from_torch`. A row holds the largest relative error of all
+outputs (``max|a - b| / max|b|``) against onnxruntime without optimisations; for modules also that
+of the loss and of the gradients of one step in train mode, Dropout and stochastic depth off.
+Gradients are compared tensor by tensor, relative to the largest number of the tensor, but at least
+to a thousandth of the largest gradient of all: what rounding leaves of a zero gradient (a bias
+before BatchNorm) says nothing. One process per network; rows that the JSON file holds are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SHARED = Path(os.environ.get("IRPRUNE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+BOUND = 1e-4
+SMALLEST = 1e-3  # of the largest gradient: what a tensor's own is compared with at least
+
+
+@dataclass
+class Row:
+    """What became of one network."""
+
+    name: str
+    verdict: str = "crashed"
+    """equal, differs, refused (by a message), not exported, or crashed."""
+    error: float | None = None
+    loss: float | None = None
+    gradients: float | None = None
+    reason: str = ""
+    seconds: float = 0.0
+
+
+def names() -> Iterator[str]:
+    """Every network, by kind and name."""
+    yield from (f"onnx:{path.name}" for path in sorted((SHARED / "models/onnx").glob("*.onnx")))
+    found = sorted((SHARED / "caffe").rglob("*.prototxt"))
+    yield from (f"caffe:{path.relative_to(SHARED / 'caffe')}" for path in found)
+    from zoo_models import networks
+
+    yield from (f"torch:{name}" for name in networks())
+
+
+def distance(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Return max|a - b| / max|b|; infinite where shapes differ or a number is missing."""
+    if actual.shape != expected.shape:
+        return float("inf")
+    if not expected.size:
+        return 0.0
+    a, b = actual.astype(np.float64), expected.astype(np.float64)
+    finite = np.isfinite(b)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    return float(np.abs(a[finite] - b[finite]).max() / max(np.abs(b[finite]).max(), 1e-30))
+
+
+def outputs(model: Any, lowered: Any, feeds: dict[str, np.ndarray]) -> float:
+    """Return the largest error of a lowered network's outputs against onnxruntime."""
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        model.save(path)
+        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+        expected = session.run(None, feeds)
+    with torch.no_grad():
+        found = lowered(*(torch.from_numpy(array) for array in feeds.values()))
+    found = found if isinstance(found, tuple) else (found,)
+    pairs = zip(found, expected, strict=True)
+    return max(distance(actual.numpy(), array) for actual, array in pairs)
+
+
+def measure_graph(row: Row, model: Any) -> None:
+    """Fill in the row of a graph that came as it is."""
+    from randomize import randomize
+
+    import irprune
+    from irprune.proof.feeds import make_feeds
+
+    randomize(model)
+    model = irprune.run("normalize", model, verify=False).model
+    lowered = irprune.to_torch(model)
+    row.error = outputs(model, lowered, make_feeds(model.ir, {}, 0, style=1))
+
+
+def step(module: Any, x: Any) -> tuple[float, dict[str, Any]]:
+    """Return the loss of one training step and its gradients by name."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    module = copy.deepcopy(module).train()
+    for part in module.modules():
+        for name in ("p", "drop_prob", "drop_rate", "dropout", "attn_drop", "proj_drop"):
+            if isinstance(getattr(part, name, None), float):
+                setattr(part, name, 0.0)
+    result = module(x)
+    leaves = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+    flat = leaves[0].flatten(1)
+    weights = torch.linspace(-1, 1, flat.shape[1])
+    loss = (flat * weights).mean() + flat.square().mean()
+    loss.backward()
+    named = module.named_parameters()
+    return float(loss.detach()), {k: p.grad.numpy() for k, p in named if p.grad is not None}
+
+
+def measure_module(row: Row, name: str) -> None:
+    """Fill in the row of a network of torchvision or timm."""
+    import torch
+    from zoo_models import networks
+    from zoo_weights import randomise
+
+    import irprune
+
+    network = networks()[name]
+    torch.manual_seed(0)
+    module, x = network.build(), network.inputs(2 if network.dense else 1, 1)
+    randomise(module, x, 0)
+    try:
+        model = irprune.from_torch(module, (x,), dynamic_shapes=None if network.dense else {})
+    except irprune.IrpruneError as error:
+        row.verdict, row.reason = "not exported", str(error)
+        return
+    lowered = irprune.to_torch(model)
+    row.error = outputs(model, lowered, {model.ir.graph.inputs[0].name: x.numpy()})
+    if not network.dense:
+        return
+    loss, gradients = step(module, x)
+    same, found = step(lowered, x)
+    row.loss = abs(same - loss) / abs(loss)
+    floor = SMALLEST * max(float(np.abs(g).max()) for g in gradients.values())
+    missing = gradients.keys() - found.keys()
+    row.gradients = max(
+        float(np.abs(found[k] - g).max() / max(float(np.abs(g).max()), floor))
+        for k, g in gradients.items()
+        if k in found
+    )
+    used = [k for k in missing if np.abs(gradients[k]).max() > 0]
+    if used:
+        row.gradients, row.reason = float("inf"), f"no gradient for {', '.join(sorted(used)[:4])}"
+
+
+def measure(name: str) -> Row:
+    """Measure one network in this process."""
+    import irprune
+
+    row, start = Row(name), time.perf_counter()
+    kind, _, rest = name.partition(":")
+    try:
+        if kind == "torch":
+            measure_module(row, rest)
+        elif kind == "onnx":
+            measure_graph(row, irprune.load(SHARED / "models/onnx" / rest))
+        else:
+            measure_graph(row, caffe(SHARED / "caffe" / rest))
+        errors = [e for e in (row.error, row.loss, row.gradients) if e is not None]
+        if row.verdict == "crashed":
+            row.verdict = "equal" if max(errors) <= BOUND else "differs"
+    except irprune.IrpruneError as error:
+        row.verdict, row.reason = "refused", str(error)
+    except Exception as error:  # a fault of ours: the table shows it
+        row.reason = f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+    row.seconds = round(time.perf_counter() - start, 1)
+    return row
+
+
+def caffe(path: Path) -> Any:
+    """Import a Caffe network, with its weights where the folder has them."""
+    from caffe_zoo import SAID
+
+    from irprune.frontends.caffe import import_caffe
+
+    said = next((dict(v) for k, v in SAID.items() if str(path).endswith(k)), {})
+    weights = path.with_suffix(".caffemodel")
+    return import_caffe(path, weights if weights.exists() else None, **said).model
+
+
+def table(rows: list[Row], command: str) -> str:
+    """Return the document."""
+    kinds = {"torch": "torchvision and timm", "onnx": "shared ONNX files", "caffe": "Caffe"}
+    lines = ["# Lowered networks against onnxruntime and against their modules", ""]
+    lines += [f"`{command}`, on a CPU. Bound: {BOUND:g}.", ""]
+    lines += ["| source | networks | equal | differ | refused or not exported | crashed |"]
+    lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
+    for kind, title in kinds.items():
+        part = [row.verdict for row in rows if row.name.startswith(f"{kind}:")]
+        absent = sum(part.count(v) for v in ("refused", "not exported"))
+        counts = [len(part), part.count("equal"), part.count("differs"), absent]
+        lines.append(f"| {title} | {' | '.join(map(str, [*counts, part.count('crashed')]))} |")
+    lines += ["", "| network | outputs | loss | gradients | verdict |"]
+    lines += ["| --- | ---: | ---: | ---: | --- |"]
+    show: Callable[[float | None], str] = lambda e: "-" if e is None else f"{e:.1e}"  # noqa: E731
+    for row in rows:
+        cells = [row.name, show(row.error), show(row.loss), show(row.gradients), row.verdict]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "## Reasons", ""]
+    lines += [f"- {row.name}: {row.verdict}: {row.reason}" for row in rows if row.reason]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, required=True, help="the rows, read and extended")
+    parser.add_argument("--out", type=Path, help="write the table here")
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN")
+    parser.add_argument("--again", nargs="*", default=[], help="drop these verdicts and redo them")
+    parser.add_argument("--minutes", type=float, default=15, help="that one network may take")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(asdict(measure(options.one))))
+        return
+    kept = json.loads(options.json.read_text()) if options.json.exists() else []
+    rows = [Row(**row) for row in kept if row["verdict"] not in options.again]
+    for name in names():
+        if any(row.name == name for row in rows):
+            continue
+        if not any(fnmatch(name, pattern) for pattern in options.only):
+            continue
+        row = _apart(name, options.minutes)
+        rows.append(row)
+        print(row.name, row.verdict, row.error, row.gradients, row.reason[:300], flush=True)
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    if options.out:
+        command = f"python tools/lowering_zoo.py --json FILE --out {options.out}"
+        options.out.write_text(table(rows, command))
+
+
+def _apart(name: str, minutes: float) -> Row:
+    """Measure one network in a process of its own."""
+    command = [sys.executable, __file__, "--json", "-", "--one", name]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60 * minutes, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        return Row(name, reason=f"took longer than {minutes:g} minutes")
+    if done.returncode or not done.stdout.strip():
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        return Row(name, reason=f"exit status {done.returncode}: {last}")
+    return Row(**json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+if __name__ == "__main__":
+    main()
