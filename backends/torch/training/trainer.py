@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from irprune.backends.torch import to_torch
 from irprune.backends.torch.training.data import Data, Draw
@@ -34,9 +35,7 @@ class TorchTrainer:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for layer in module.modules():
-                reset = getattr(layer, "reset_parameters", None)
-                if callable(reset):
-                    reset()
+                _reset(layer)
         model.update_from(module)
 
     def fit(
@@ -109,6 +108,23 @@ class TorchTrainer:
         shape = tuple(dim if isinstance(dim, int) else None for dim in dims[1:])
         classes = last[-1] if last and isinstance(last[-1], int) else None
         return _Flat(self._data) if check_fit(self._data, shape, classes) else self._data
+
+
+def _reset(layer: nn.Module) -> None:
+    """Draw the weights of one layer as torch does; a lowered BatchNorm counts no batches."""
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        for tensor, number in (
+            (layer.weight, 1),
+            (layer.bias, 0),
+            (layer.running_mean, 0),
+            (layer.running_var, 1),
+        ):
+            if tensor is not None:
+                nn.init.constant_(tensor, number)
+        return
+    reset = getattr(layer, "reset_parameters", None)
+    if callable(reset):
+        reset()
 
 
 class _Flat:

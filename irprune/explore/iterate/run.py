@@ -9,10 +9,12 @@ comes to the same end.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -58,7 +60,12 @@ class Iteration:
 
     def run(self) -> list[Record]:
         """Do what is left to do; return the records of all rounds, the original's first."""
-        self._claim()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _alone(self.folder):
+            self._claim()
+            return self._rounds()
+
+    def _rounds(self) -> list[Record]:
         records = [self._original()]
         objective = self.config.objective
         for number in range(1, objective.rounds + 1):
@@ -76,7 +83,6 @@ class Iteration:
     def _claim(self) -> None:
         """Note what the folder is for (IrpruneError: it is for something else)."""
         path, mine = self.folder / "run.json", json.loads(json.dumps(self.config.identity()))
-        self.folder.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
             write_text(path, json.dumps(mine, indent=1) + "\n")
         elif (found := _read(path)) != mine:
@@ -313,6 +319,18 @@ class Iteration:
 
     def _at(self, number: int) -> Path:
         return self.folder / f"round-{number:03d}"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which ends with the process (IrpruneError: another one holds it)."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            reason = "another process is at work in this folder"
+            raise IrpruneError(reason, file=folder, mend="wait for it, or end it") from error
+        yield
 
 
 def _read(path: Path) -> Record:
