@@ -51,15 +51,16 @@ def fabric_of(machine: Machine) -> Fabric:
     """Return the engine; IrpruneError where the machine lacks the accelerator."""
     if machine.accelerator == "cuda" and not torch.cuda.is_available():
         raise IrpruneError("this machine has no CUDA device", mend="set accelerator = auto or cpu")
+    if machine.devices > 1 and not torch.distributed.is_torchelastic_launched():
+        # Fabric would start the command anew for each device, whatever the command is.
+        mend = f"start with torchrun --nproc-per-node {machine.devices}"
+        raise IrpruneError(f"{machine.devices} devices need as many processes", mend=mend)
     fabric = Fabric(
         accelerator=machine.accelerator,
         devices=machine.devices,
         strategy=machine.strategy,
         precision=machine.precision,
     )
-    if machine.devices > 1 and fabric.world_size != machine.devices:
-        mend = f"start with torchrun --nproc-per-node {machine.devices}"
-        raise IrpruneError(f"{machine.devices} devices need as many processes", mend=mend)
     if fabric.world_size > 1:
         fabric.launch()
     return fabric

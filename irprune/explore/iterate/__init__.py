@@ -25,6 +25,7 @@ def iterate(
     config: Config | Path | str,
     folder: Path | str,
     *,
+    home: Path | str | None = None,
     seed: int | None = None,
     data: Path | str | None = None,
     base: Path | str | None = None,
@@ -35,8 +36,10 @@ def iterate(
     """Run, or go on with, an iterative pruning; write models, records and report into `folder`.
 
     Args:
-        config: a configuration, or the path of its file; paths in it are relative to that file.
+        config: a configuration, or the path of its file.
         folder: where everything is written; a run that was killed goes on from what is there.
+        home: the folder that paths in the configuration are relative to; by default that of its
+            file, or the current one.
         seed: instead of the configuration's.
         data: path of the data set, instead of the configuration's.
         base: the folder of another run of the same original network, whose training is taken over.
@@ -54,10 +57,10 @@ def iterate(
     from irprune.explore.iterate.report import write_report
     from irprune.explore.iterate.run import Iteration
 
-    home = Path()
     if not isinstance(config, Config):
-        home = Path(config).parent
+        home = Path(config).parent if home is None else home
         config = read_config(config)
+    home = Path() if home is None else Path(home)
     if seed is not None:
         config = replace(config, train=replace(config.train, seed=seed))
     folder = Path(folder)

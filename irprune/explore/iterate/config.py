@@ -128,6 +128,9 @@ class Config:
         if not 0 <= self.rewind.epoch < self.train.epochs:
             reason = f"epoch = {self.rewind.epoch} must lie in [0, {self.train.epochs})"
             raise IrpruneError(reason, node="rewind.epoch")
+        if self.machine.devices != 1:
+            reason = "iterative pruning trains in one process"
+            raise IrpruneError(reason, node="machine.devices", mend="set devices = 1")
         if self.pretrained and self.rewind.what == "weights":
             raise IrpruneError(
                 "a pretrained network has no weights of an earlier epoch",
