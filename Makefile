@@ -2,20 +2,24 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint browser clean
 
 # Prune the shipped digit classifier to half its MACs, prove it, benchmark it.
 demo: $(VENV)/.demo
 	$(BIN)/python tools/demo.py
 
 # Formatting, lint, types and all tests.
-test: $(VENV)/.dev lint
+test: $(VENV)/.dev lint browser
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The browser that opens the report's page in its test: a Debian package, no wheel brings one.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || tools/install_browser
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -24,7 +24,8 @@ from irprune.pipeline.manager import METADATA_KEY, Hooks, run_passes
 from irprune.pipeline.options import resolve
 from irprune.pipeline.registry import load_pass
 from irprune.plan import Plan
-from irprune.proof.feeds import Sizes, input_shapes, make_feeds
+from irprune.proof.feeds import Sizes, check_batch, input_shapes, make_feeds
+from irprune.protocols import USUAL_BENCH, BenchSettings
 from irprune.shapes import infer
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from irprune.walk import Heads
 
 __all__ = [
+    "BenchSettings",
     "Result",
     "Settings",
     "apply",
@@ -59,13 +61,15 @@ def _silent(message: str) -> None:
 class Settings:
     """What a user may say besides the model.
 
-    `shapes` and `feeds` are sizes and arrays of graph inputs by name; `log` takes one line.
+    `shapes` and `feeds` are sizes and arrays of graph inputs by name; `log` takes one line. With
+    `detail` the report of a run also tells the coupled groups, their layers and the environment.
     """
 
     seed: int = 0
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     feeds: Mapping[str, np.ndarray] | None = None
     log: Callable[[str], None] = _silent
+    detail: bool = False
 
 
 _PLAIN = Settings()
@@ -109,7 +113,7 @@ def run(
         if work.pending is not None and not pending:
             reason = "the pipeline selects channels but never removes them"
             raise IrpruneError(reason, mend="add compact to the pipeline")
-        return _finish(work, context, verify)
+        return _finish(work, context, settings, verify)
 
 
 def apply(
@@ -133,7 +137,7 @@ def apply(
         work.base, work.pending = work.ir.clone(), plan
         run_passes([load_pass("compact")()], work, context)
         work.ir.metadata_props[METADATA_KEY] = plan.pipeline
-        return _finish(work, context, verify)
+        return _finish(work, context, settings, verify)
 
 
 def inspect(
@@ -189,40 +193,43 @@ def bench(
     models: Sequence[Path],
     *,
     settings: Settings = Settings(),
-    rounds: int = 20,
-    warmup: int = 3,
-    threads: int = 1,
-    provider: str = "CPUExecutionProvider",
+    timing: BenchSettings = USUAL_BENCH,
+    batch: int | None = None,
+    profile: bool = False,
 ) -> Report:
-    """Latency of model files on onnxruntime, interleaved; `ratio` is relative to the first."""
+    """Latency of model files on onnxruntime, interleaved; `ratio` is relative to the first.
+
+    `timing` says how to measure (its seed is that of `settings`), `batch` the length of open batch
+    axes; other open axes are as long as a usual image. With `profile`, each row has the times of
+    its nodes too, from runs apart. A model that fails is a row with an error.
+    """
+    from irprune.backends.ort.bench import OrtBencher
+
     for path in models:
         if not Path(path).is_file():
             raise IrpruneError("no such file", file=path)
     first = load(models[0])
     with _context(settings, first) as context:
         require_runner(context)
-    from irprune.backends.ort.bench import OrtBencher, ratios
-
-    feeds = make_feeds(first.ir, settings.shapes, settings.seed, settings.feeds)
-    sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
-    settings.log(f"bench: {rounds} rounds of {len(models)} models on {sizes}")
-    rows = OrtBencher().bench(
-        models, feeds, rounds=rounds, warmup=warmup, threads=threads, provider=provider
-    )
+    sizes = Sizes(batch or 1, 224)
+    if batch is not None:
+        check_batch(first.ir, settings.shapes, settings.feeds or {}, batch)
+    feeds = make_feeds(first.ir, settings.shapes, settings.seed, settings.feeds, sizes=sizes)
+    shown = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+    settings.log(f"bench: {len(models)} models on {shown}")
+    bencher, timing = OrtBencher(), replace(timing, seed=settings.seed)
+    found = bencher.bench(models, feeds, timing)
+    rows = [report.bench_row(row) for row in found.rows]
+    for row in rows if profile else ():
+        if row["error"] is None:
+            row["profile"] = report.profile(bencher.profile(Path(row["path"]), feeds, timing))
     return {
+        "batch": batch,
         "feeds": {name: list(array.shape) for name, array in feeds.items()},
-        "rounds": rounds,
-        "threads": threads,
-        "provider": provider,
-        "models": [
-            {
-                "path": row.path,
-                "median_s": None if row.error else row.median_s,
-                "ratio": ratio,
-                "error": row.error,
-            }
-            for row, ratio in zip(rows, ratios(rows), strict=True)
-        ],
+        "rounds": found.rounds,
+        "notes": list(found.notes),
+        "environment": found.environment,
+        "models": rows,
     }
 
 
@@ -269,7 +276,7 @@ def _work(settings: Settings, model: Model) -> Iterator[tuple[Model, Context]]:
         except IrpruneError as error:
             error.file = error.file or model.provenance.path
             if type(error) is CheckFailed:
-                error.report = _summary(work, context)
+                error.report = _summary(work, context, settings)
             raise
 
 
@@ -281,12 +288,12 @@ def _prepared(model: Model, settings: Settings, after: str) -> tuple[Model, Cont
     return work, context
 
 
-def _finish(model: Model, context: Context, verify: bool) -> Result:
+def _finish(model: Model, context: Context, settings: Settings, verify: bool) -> Result:
     if verify:
         prove_run(model, context)
     plan, base = _plan(model), model.ir if model.base is None else model.base
     kept = replace(model, ir=base, base=None, plan=None, pending=None)
-    return Result(model, plan, kept, _summary(model, context))
+    return Result(model, plan, kept, _summary(model, context, settings))
 
 
 def _plan(model: Model) -> Plan:
@@ -307,7 +314,7 @@ def _selected(model: Model) -> Plan:
     return plan if model.pending is None else plan.then(model.pending)
 
 
-def _summary(model: Model, context: Context) -> Report:
+def _summary(model: Model, context: Context, settings: Settings) -> Report:
     """What the run did, fit for JSON."""
     base = replace(model, ir=model.ir if model.base is None else model.base)
     before, after = context.get(Cost(), base).full(), context.get(Cost(), model).full()
@@ -323,4 +330,11 @@ def _summary(model: Model, context: Context) -> Report:
         "after": after.to_json(),
         "inexact": passed(base.ir.graph, _selected(model)),
         **context.report,
+        **(_detail(base, _selected(model), context) if settings.detail else {}),
     }
+
+
+def _detail(base: Model, plan: Plan, context: Context) -> Report:
+    from irprune.reporting.record import environment, structure
+
+    return {**structure(base, plan, context), "environment": environment()}

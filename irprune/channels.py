@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from irprune.errors import IrpruneError
 from irprune.inexact import checked
-from irprune.labels import Axis, Labelled, Labels, Rows
+from irprune.labels import PINNED, Axis, Labelled, Labels, Rows
 from irprune.ops import rule_for
 from irprune.passbase import Analysis
 from irprune.plan import Balanced, Kept, Mask, Plan
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _ROUNDS = 4
 _COPIES = ("Transpose", "Slice", "Split", "Identity", "Cast")
 """Ops through which a weight stays itself: frameworks store Linear weights transposed."""
+_UNMADE = "positions that no parameter makes, as spatial ones are"
 
 
 @dataclass(frozen=True)
@@ -269,18 +270,37 @@ class Channels:
         return keep
 
     def reason(self, ids: Labels) -> str | None:
-        """Return why the class of these label ids is pinned, by the pin nearest to them."""
+        """Return why the class of these label ids is pinned, by the pin nearest to them.
+
+        None where nothing pins them.
+        """
         pins = self._pins
-        frontier, seen = set(ids.tolist()), set(ids.tolist())
+        frontier = set(ids.tolist()) - {PINNED}
+        if not frontier and len(ids):
+            return f"holds {_UNMADE}"
+        seen = set(frontier)
         while frontier:
             for i in frontier:
                 if i in pins:
                     return f"{pins[i].reason} at {pins[i].node}"
                 if 0 < i < self.walk.union_find.reserved:
                     return "is part of a graph input"
-            frontier = self._neighbours(frontier) - seen
+            nearest = self._neighbours(frontier) - seen
+            if PINNED in nearest:  # further on lies whatever else meets such positions anywhere
+                return f"meets {_UNMADE} at {self._meeting(frontier)}"
+            frontier = nearest
             seen |= frontier
         return None
+
+    def _meeting(self, ids: set[int]) -> str:
+        """Return the first node that ties one of these ids to the pinned one."""
+        wanted = np.fromiter(ids, np.int64, len(ids))
+        return next(
+            link.node
+            for link in self.walk.links
+            for one, other in ((link.left, link.right), (link.right, link.left))
+            if np.isin(one[other == PINNED], wanted).any()
+        )
 
     @cached_property
     def _pins(self) -> dict[int, PinRecord]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 _MAX_SHOWN = 120
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Characters that must not reach a terminal, or cannot."""
 
 
 class IrpruneError(Exception):
@@ -103,6 +106,6 @@ def caret(text: str, offset: int) -> str:
     start = text.rfind("\n", 0, offset) + 1
     line = text[start:].split("\n", 1)[0].rstrip("\r")
     first = max(0, offset - start - _MAX_SHOWN // 2)
-    shown = line[first : first + _MAX_SHOWN]
+    shown = CONTROL.sub("?", line[first : first + _MAX_SHOWN])
     pad = "".join(c if c == "\t" else " " for c in line[first : offset - start])
     return f"  {shown}\n  {pad}^"

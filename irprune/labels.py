@@ -49,8 +49,10 @@ Labelled = Axis | Rows
 
 
 def per_row(per: tuple[int, ...], labels: Labels) -> Labelled:
-    """Return labels per row of the axes ``per``; where there are none, plain ones."""
-    return Rows(per, labels) if per else labels
+    """Return labels per row of those of the axes ``per`` that are long; plain ones if none is."""
+    long = [k for k, length in enumerate(labels.shape[:-1]) if length != 1]
+    labels = labels.reshape(*(labels.shape[k] for k in long), labels.shape[-1])
+    return Rows(tuple(per[k] for k in long), labels) if long else labels
 
 
 def moved(axis: Labelled, place: Callable[[int], int]) -> Labelled:
@@ -77,9 +79,9 @@ def _selected(axis: Labelled, itself: bool, k: int, index: Labels) -> Labelled:
     if not isinstance(axis, Rows):
         return axis[index] if itself and axis is not None else axis
     if itself:
-        return Rows(axis.per, axis.labels[..., index])
+        return per_row(axis.per, axis.labels[..., index])
     if k in axis.per:
-        return Rows(axis.per, np.take(axis.labels, index, axis=axis.per.index(k)))
+        return per_row(axis.per, np.take(axis.labels, index, axis=axis.per.index(k)))
     return axis
 
 

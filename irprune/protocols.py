@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,16 +46,86 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True)
-class LatencyRow:
-    """Latency of one model, in seconds per run.
+class Estimate:
+    """A median with its 95 % bootstrap interval."""
 
-    `samples_s` has one entry per completed round.  Where `error` is set, `median_s` is NaN.
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """How to measure.
+
+    `rounds` None: rounds go on until the interval of each ratio (of the median, if there is one
+    model only) is narrower than the fraction `precision` of its value, or until `limit_s` seconds
+    of rounds are over. Each model runs in `processes` processes, one after the other, which share
+    the rounds: where a process lies in memory makes it up to some per cent faster or slower for
+    as long as it lives. `warmup` counts untimed runs of each model before the first round. The
+    `provider` may be a short name (`cpu`, `cuda`, `tensorrt`) or onnxruntime's own. `seed` draws
+    the order of the models in each round and the bootstrap samples.
+    """
+
+    rounds: int | None = None
+    processes: int = 6
+    precision: float = 0.01
+    limit_s: float = 30.0
+    warmup: int = 3
+    threads: int = 1
+    provider: str = "cpu"
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+
+
+USUAL_BENCH = BenchSettings()
+
+
+@dataclass(frozen=True)
+class LatencyRow:
+    """What was measured of one model, in seconds per run and bytes.
+
+    `samples_s` has one entry per completed round, in order. `ratio` is relative to the first model:
+    the mean over processes of the median of the ratios of their rounds. Where `error` is set,
+    there are no estimates; `ratio` is also None where the first model failed. `memory_bytes` is
+    the peak above the state before the model was loaded, None where the system does not tell.
+    `nodes` counts nodes by the provider that runs them ({} if unknown), `disk_bytes` external
+    data too. `notes` say what may make the numbers doubtful.
     """
 
     path: str
-    median_s: float
-    samples_s: tuple[float, ...]
-    error: str | None
+    disk_bytes: int
+    samples_s: tuple[float, ...] = ()
+    latency: Estimate | None = None
+    ratio: Estimate | None = None
+    memory_bytes: int | None = None
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """A node that a backend ran, the seconds it took, and the model's nodes that it stands for.
+
+    `nodes` is empty where the node is the backend's own, a change of layout say.
+    """
+
+    name: str
+    op: str
+    provider: str
+    seconds: float
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Models measured side by side: a row for each, notes on all, and the environment."""
+
+    rows: tuple[LatencyRow, ...]
+    rounds: int
+    notes: tuple[str, ...]
+    environment: Mapping[str, Any]
 
 
 class Bencher(Protocol):
@@ -65,16 +135,14 @@ class Bencher(Protocol):
         self,
         models: Sequence[Path],
         feeds: Arrays,
-        *,
-        rounds: int,
-        warmup: int,
-        threads: int,
-        provider: str,
-    ) -> list[LatencyRow]:
+        settings: BenchSettings = USUAL_BENCH,
+    ) -> Benchmark:
         """Return one row per model, in order; every round times each model once.
 
-        `feeds` goes to every model.  `warmup` counts untimed runs of each model before the first
-        round.  A model that fails or crashes has its error in its row; the others still run.
+        `feeds` goes to every model: by name, or by position where the names differ and types and
+        shapes agree. A model that fails or crashes has its error in its row; the others still run.
+
+        Raises IrpruneError where the settings make no sense or the provider is not there.
         """
         ...
 

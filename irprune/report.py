@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from irprune.model import Model
     from irprune.passbase import Context
+    from irprune.protocols import LatencyRow, NodeTime
     from irprune.walk import Heads
 
 Report = dict[str, Any]
@@ -144,6 +146,37 @@ def _find(channels: Channels, tensor: str) -> ir.Value:
         mend = f"did you mean {' or '.join(near)}?" if near else "tensors are named by the graph"
         raise IrpruneError(f"the graph has no tensor {tensor}", mend=mend)
     return named[tensor]
+
+
+def bench_row(row: LatencyRow) -> Report:
+    """What was measured of one model; None stands for what is not known."""
+    return {
+        "path": row.path,
+        "median_s": row.latency and row.latency.value,
+        "interval_s": row.latency and [row.latency.low, row.latency.high],
+        "ratio": row.ratio and row.ratio.value,
+        "ratio_interval": row.ratio and [row.ratio.low, row.ratio.high],
+        "memory_bytes": row.memory_bytes,
+        "disk_bytes": row.disk_bytes,
+        "nodes": dict(row.nodes),
+        "notes": list(row.notes),
+        "error": row.error,
+        "samples_s": list(row.samples_s),
+    }
+
+
+def profile(times: Sequence[NodeTime]) -> Report:
+    """The seconds of one run by node and by op type, most first; `nodes` are the model's own."""
+    ops: defaultdict[str, float] = defaultdict(float)
+    for time in times:
+        ops[time.op] += time.seconds
+    own = [time for time in times if not time.nodes]
+    return {
+        "total_s": sum(time.seconds for time in times),
+        "runtime_s": sum(time.seconds for time in own),
+        "ops": [{"op": op, "seconds": ops[op]} for op in sorted(ops, key=lambda op: -ops[op])],
+        "nodes": [asdict(time) | {"nodes": list(time.nodes)} for time in times],
+    }
 
 
 @dataclass(frozen=True)

@@ -239,3 +239,17 @@ def test_the_analysis_is_cached_under_its_option() -> None:
     inner = context.get(ChannelClasses(), model)
     assert context.get(ChannelClasses("inner"), model) is inner
     assert context.get(ChannelClasses("whole"), model) is not inner
+
+
+def test_the_reason_of_spatial_positions_is_their_own() -> None:
+    """They share a class with all other pinned positions, whose reasons are not theirs."""
+    net = Net()
+    x = net.conv(net.image(3), 3, 4, 3, 3, name="q")
+    x = net.op("Transpose", x, perm=[0, 2, 3, 1], name="t")
+    x = net.op("Mul", x, net.weight(2, 2, 1, name="map.w"), name="m")
+    net.consume(net.op("Softmax", x, axis=-1), 4, 3, 4)
+    model = net.model()
+    unmade = "positions that no parameter makes, as spatial ones are"
+    assert why(model, "t", 1) == f"holds {unmade}"
+    assert why(model, "map.w", 0) == f"meets {unmade} at m.Mul (Mul)"
+    assert why(model, "m", 3).startswith("is normalised by Softmax")

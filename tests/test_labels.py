@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irprune.labels import PINNED, UnionFind
+from irprune.labels import PINNED, Rows, UnionFind, selected
 
 SIZE = 12
 pairs = st.lists(st.tuples(st.integers(0, SIZE - 1), st.integers(0, SIZE - 1)), max_size=20)
@@ -69,3 +69,11 @@ def test_a_long_chain_joined_backwards() -> None:
     ids = sets.fresh(5000)
     sets.union(ids[::-1][:-1], ids[::-1][1:])
     assert (sets.find(ids) == 1).all()
+
+
+def test_one_row_is_a_plain_axis() -> None:
+    rows = Rows((0, 2), np.arange(12).reshape(3, 1, 4))
+    slim = selected([None, rows, None], 0, np.arange(2))[1]
+    assert isinstance(slim, Rows) and slim.per == (0,) and slim.labels.shape == (2, 4)
+    plain = selected([None, slim, None], 0, np.arange(1))[1]
+    assert isinstance(plain, np.ndarray) and plain.tolist() == [0, 1, 2, 3]

@@ -62,6 +62,8 @@ def test_the_wheel_holds_every_module_once(wheel: Path) -> None:
         expected |= _modules(ROOT / side, f"irprune/{side}")
     assert {name for name in names if name.endswith(".py")} == expected
     assert "irprune/py.typed" in names
+    for asset in ("page.html.j2", "page.css", "page.js"):
+        assert f"irprune/reporting/{asset}" in names
     assert len(names) == len(set(names))
 
 

@@ -41,7 +41,8 @@ def main() -> None:
         small = Path(folder) / "small.onnx"
         result.model.save(small)
         feeds = api.Settings(feeds={"input": images[: options.batch]})
-        bench = api.bench([original, small], settings=feeds, rounds=options.rounds)
+        timing = api.BenchSettings(rounds=options.rounds)
+        bench = api.bench([original, small], settings=feeds, timing=timing)
         hits = [accuracy(path, images, labels) for path in (original, small)]
     before, after = result.report["before"], result.report["after"]
     times = [row["median_s"] * 1e3 for row in bench["models"]]

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import argparse
 import random
-import re
 import sys
-import time
-import traceback
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+
+from fuzzing import LARGEST, damage, fuzz, shuffle
 
 from irprune.errors import IrpruneError
 from irprune.frontends.caffe.network import network_of
@@ -26,9 +24,6 @@ from irprune.frontends.caffe.solver import solver_of
 from irprune.frontends.caffe.text import parse
 from irprune.frontends.caffe.weights import blobs_of
 
-SLOWEST = 5.0
-LARGEST = 400_000
-TOKENS = re.compile(rb"[A-Za-z0-9_.]+|\s+|.", re.DOTALL)
 PIECES = [
     *(b"{", b"}", b"<", b">", b"[", b"]", b":", b",", b";", b"-", b'"', b"'", b"\\", b"#", b"\n"),
     *(b"layer {", b"layers {", b"type: 5", b"include {", b"phase: TEST", b"inf", b"nan", b"0x"),
@@ -60,42 +55,6 @@ def read_weights(data: bytes, chance: random.Random) -> None:
     for blobs in blobs_of(data).values():
         for blob in blobs:
             blob.tobytes()
-
-
-def damage(data: bytes, other: bytes, pieces: list[bytes], chance: random.Random) -> bytes:
-    """The data with a few changes at random places, near the start as often as anywhere."""
-    out = bytearray(data)
-    for _ in range(chance.choice([1, 1, 1, 2, 8])):
-        most = chance.choice([16, 256, len(out)])
-        place = chance.randrange(min(most, len(out)) + 1)
-        length = chance.choice([0, 1, 1, 4, 64])
-        match chance.randrange(5):
-            case 0:
-                new = bytes(chance.randrange(256) for _ in range(length))
-            case 1:
-                new = chance.choice(pieces) * chance.choice([1, 1, 1, 3, 200])
-            case 2:
-                start = chance.randrange(len(other) + 1)
-                new = other[start : start + chance.choice([8, 64, 512])]
-            case 3:
-                new = bytes(out[place : place + length]) * 2
-            case _:
-                new = b""
-                if chance.random() < 0.1:
-                    del out[place:]
-        if chance.random() < 0.5:
-            length = len(new)  # keep the lengths around it true
-        out[place : place + length] = new
-    return bytes(out[:LARGEST])
-
-
-def shuffle(data: bytes, chance: random.Random) -> bytes:
-    """The text with a few of its tokens swapped."""
-    tokens = TOKENS.findall(data)
-    for _ in range(chance.choice([1, 2, 8])):
-        one, other = chance.randrange(len(tokens)), chance.randrange(len(tokens))
-        tokens[one], tokens[other] = tokens[other], tokens[one]
-    return b"".join(tokens)
 
 
 def one_round(seed: str, texts: list[bytes], models: list[bytes]) -> str:
@@ -133,23 +92,7 @@ def main() -> int:
     if not texts or not models:
         print(f"no Caffe files below {caffe}", file=sys.stderr)
         return 2
-    done: Counter[str] = Counter()
-    start = last = time.monotonic()
-    while last - start < given.seconds:
-        seed = f"{given.seed}-{done.total()}"
-        try:
-            done[one_round(seed, texts, models)] += 1
-        except Exception:
-            traceback.print_exc()
-            print(f"round {seed} failed", file=sys.stderr)
-            return 1
-        now = time.monotonic()
-        if now - last > SLOWEST:
-            print(f"round {seed} took {now - last:.1f} s", file=sys.stderr)
-            return 1
-        last = now
-    print(f"{done.total()} rounds: {', '.join(f'{n} {what}' for what, n in sorted(done.items()))}")
-    return 0
+    return fuzz(lambda seed: one_round(seed, texts, models), given.seconds, given.seed)
 
 
 if __name__ == "__main__":

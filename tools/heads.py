@@ -62,7 +62,8 @@ def main() -> None:
                 file = Path(folder) / f"pruned{k}.onnx"
                 print(prune(model, way, options, file), flush=True)
                 files += [file] if file.exists() else []
-            rows = api.bench(files, rounds=arguments.rounds, threads=arguments.threads)["models"]
+            timing = api.BenchSettings(rounds=arguments.rounds, threads=arguments.threads)
+            rows = api.bench(files, timing=timing)["models"]
             names = [
                 "original",
                 *(w for k, w in enumerate(WAYS) if (Path(folder) / f"pruned{k}.onnx") in files),

@@ -1,181 +1,196 @@
-"""PyTorch networks through `from_torch`, pruned, proved, and shrunk in place.
+"""All networks of torchvision and one per module of timm through `from_torch`, and the table.
 
-    python tools/torch_zoo.py --models resnet18 swin_t timm-vit_tiny_patch16_224
-    python tools/torch_zoo.py --trained --images 10000
+    python tools/torch_zoo.py --json docs/results/torch.json --out docs/results/torch.md
+    python tools/torch_zoo.py --json torch.json --models 'resnet*' timm-vit_tiny_patch16_224
+    python tools/torch_zoo.py --json torch.json --trained --images 10000
 
-For each network of torchvision (or timm, with the prefix ``timm-``), with random but not degenerate
-weights: the graph's outputs against eager PyTorch, every state_dict name an initializer of its
-shape, ``prune{ratio=0.4}`` proved, and `apply_to_module` against the compacted graph. Attention
-written by hand cannot be narrowed in place: where it is refused, the network is pruned again with
-the layers that the message names left whole, and `skipped` says so. ``--trained`` measures the
-shared CIFAR-10 state_dicts: in eager PyTorch, after `from_torch`, and after a run that removes
-nothing and `export_state_dict`. Needs tools/requirements.txt.
+For each network, with random but not degenerate weights: the graph's outputs against eager PyTorch,
+every state_dict name an initializer of its shape, ``prune{ratio=0.4}`` proved, and
+`apply_to_module` against the compacted graph. Where a module's forward does not allow its attention
+to shrink, the network is pruned again with it left whole, and the table says so. ``--trained``
+measures the shared CIFAR-10 state_dicts: in eager PyTorch, after `from_torch`, and after a run that
+removes nothing and `export_state_dict`.
+
+What the JSON file holds already is left out, so a run can be stopped and started again. Every
+network has a process of its own: one that takes it down is a row too. Needs tools/requirements.txt.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
+import os
+import subprocess
 import sys
-import tempfile
-import time
-import traceback
+from collections.abc import Sequence
+from dataclasses import asdict
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnxruntime
-import torch
-from torch import Tensor, nn
-from zoo_models import SHARED, networks
-from zoo_weights import randomise
+from torch_check import BOUND, PRUNE, Row, trained
+from torchvision import models as vision
+from zoo_export import matching
+from zoo_models import Network, networks
 
-import irprune
-from irprune import IrpruneError
+from irprune.atomic import write_text
 
-_MODELS = """
-    alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3
-    maxvit_t mnasnet0_5 mobilenet_v2 mobilenet_v3_small regnet_x_400mf regnet_y_400mf resnet18
-    resnet50 resnext50_32x4d shufflenet_v2_x0_5 squeezenet1_1 swin_t swin_v2_t vgg11 vgg11_bn
-    vit_b_16 timm-vit_tiny_patch16_224 timm-convnext_atto timm-mixer_s32_224
+TOOL = Path(__file__).with_name("torch_check.py")
+_REQUIRED = """
+    resnet* resnext* wide_resnet* vgg* densenet* mobilenet* efficientnet* regnet* convnext* vit*
+    swin_*
 """
-MODELS = _MODELS.split()
-PRUNE = "normalize, prune{{ratio=0.4 scope=local{skip}}}, compact"
-SKIPPED = ' skip="*attn*"'
-BOUND = 1e-4
+REQUIRED = _REQUIRED.split()
+"""Families of torchvision of which every network must shrink in place as the graph does."""
+GIANT = 150_000_000
+"""Parameters from which on a network comes last."""
+TRAINED = ("resnet20", "resnet56")
 
 
-def session(model: irprune.Model) -> onnxruntime.InferenceSession:
-    """Return a session of a model, without the optimisations that change its numbers."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 3
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        model.save(path)
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+def required(row: Row | Network) -> bool:
+    """Whether a network stands in the list of those that must shrink in place."""
+    name = row.model if isinstance(row, Row) else row.name
+    return row.source == "torchvision classification" and any(fnmatch(name, p) for p in REQUIRED)
 
 
-def run(runner: onnxruntime.InferenceSession, x: Tensor) -> np.ndarray:
-    """Return the first output."""
-    return np.asarray(runner.run(None, {runner.get_inputs()[0].name: x.numpy()})[0])
+def cost(network: Network) -> tuple[int, int]:
+    """Where a network stands in the order: required ones first, small ones first, giants last."""
+    size = 0
+    if not network.name.startswith("timm-"):
+        size = next(iter(vision.get_model_weights(network.name))).meta["num_params"]
+    rank = 3 if size >= GIANT else 0 if required(network) else 1 if network.dense else 2
+    return rank, size
 
 
-def distance(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Return max|a - b| / max|b|."""
-    return float(np.abs(actual - expected).max() / np.abs(expected).max())
+def measured(network: Network, minutes: float) -> Row:
+    """Check one network in a process of its own, on one thread."""
+    row = Row(network.name, network.source, "crashed")
+    command = [sys.executable, str(TOOL), network.name]
+    try:
+        done = subprocess.run(
+            command, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=60 * minutes,
+            capture_output=True, text=True,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        row.reason = f"took longer than {minutes:g} minutes"
+        return row
+    try:
+        return Row(**json.loads(done.stdout.splitlines()[-1]))
+    except (IndexError, ValueError):
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        row.reason = f"exit status {done.returncode}: {last}"
+        return row
 
 
-def eager(module: nn.Module, x: Tensor) -> np.ndarray:
-    """Return the first output in eval mode."""
-    with torch.inference_mode():
-        result = module.eval()(x)
-    return (result if isinstance(result, Tensor) else next(iter(result))).numpy()
+def markdown(rows: Sequence[Row], accuracy: dict[str, dict[str, float]], command: str) -> str:
+    """Return the document."""
+    tried = [row for row in rows if row.verdict != "not exported"]
+    good = sum(row.ok for row in tried)
+    must = [row for row in rows if required(row)]
+    whole = [row for row in tried if row.skipped]
+    missing = [name for name in networks() if name not in {row.model for row in rows}]
+    held, uncut = sum(row.ok for row in must), sum(row.ok and not row.skipped for row in must)
+    lines = [
+        f"# PyTorch: {good} of {len(tried)} networks taken in, pruned, proved and shrunk in place",
+        "",
+        f"`{command}`, pipeline `{PRUNE.format(skip='')}`, random weights.",
+        "*eager*: largest relative error of the graph of `from_torch` against eager PyTorch, over",
+        "all outputs; *names*: every name of the state_dict is an initializer of its shape;",
+        "*module*: the module after `apply_to_module` against the compacted graph (the bound of",
+        f"both errors is {BOUND:g}); *state*: `export_state_dict` equals its state_dict; *left",
+        "whole*: layers left out of pruning, since their forward takes the width of their heads",
+        "from its input, so that no attribute can make it smaller.",
+        "",
+        f"Of torchvision's {len(must)} ResNet, VGG, DenseNet, MobileNet, EfficientNet, RegNet,",
+        f"ConvNeXt, ViT and Swin networks measured, {held} hold everything, {uncut} of them with",
+        f"nothing left whole. Attention was left whole in {len(whole)} of all networks.",
+    ]
+    if accuracy:
+        lines += ["", "## Trained state_dicts on CIFAR-10", ""]
+        heads = list(next(iter(accuracy.values())))
+        lines += [f"| network | {' | '.join(heads)} |"]
+        lines += ["| --- |" + " ---: |" * len(heads)]
+        for name, row in accuracy.items():
+            cells = [f"{row[h]:.0f}" if h == "images" else f"{row[h]:.2%}" for h in heads]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    for kind in dict.fromkeys(_kind(row) for row in rows):
+        lines += ["", f"## {kind}", ""]
+        lines += _table([row for row in rows if _kind(row) == kind])
+    bad = [row for row in rows if not row.ok]
+    if bad:
+        lines += ["", "## What does not hold", ""]
+        lines += [f"- {row.model}: {row.verdict}: {row.reason or _failing(row)}" for row in bad]
+    if missing:
+        lines += ["", f"Not measured yet ({len(missing)}): {', '.join(missing)}."]
+    return "\n".join(lines) + "\n"
 
 
-def names_kept(module: nn.Module, model: irprune.Model) -> bool:
-    """Whether every name of the state_dict is an initializer of its shape."""
-    found = model.ir.graph.initializers
-    return all(
-        name in found and tuple(found[name].shape or ()) == tuple(tensor.shape)
-        for name, tensor in module.state_dict().items()
-    )
+def _kind(row: Row) -> str:
+    return "timm" if row.source.startswith("timm") else row.source
 
 
-def shrunk(
-    module: nn.Module, model: irprune.Model, x: Tensor, prove: bool
-) -> tuple[irprune.api.Result, nn.Module, str]:
-    """Return the run, the shrunk copy of the module, and what was left whole."""
-    skip = ""
-    while True:
-        result = irprune.run(PRUNE.format(skip=skip), model, verify=prove)
-        small = copy.deepcopy(module)
-        try:
-            return result, irprune.apply_to_module(small, result.plan, (x,)), skip
-        except IrpruneError as error:
-            if skip or "its forward does not fit" not in str(error):
-                raise
-            skip = SKIPPED
+def _failing(row: Row) -> str:
+    names = [name for name in ("names", "state") if not getattr(row, name)]
+    far = [name for name in ("error", "module") if (getattr(row, name) or 0) > BOUND]
+    return ", ".join(names + far)
 
 
-def check(name: str, size: int, prove: bool) -> dict[str, Any]:
-    """Return what was measured of one network."""
-    network = networks()[name]
-    torch.manual_seed(0)
-    module = network.build().eval()
-    full = network.inputs(2, 1)
-    x = full if size == 0 else nn.functional.interpolate(full, size=(size, size))
-    randomise(module, x, 0)
-    start = time.perf_counter()
-    model = irprune.from_torch(module, (x,))
-    row: dict[str, Any] = {"seconds": round(time.perf_counter() - start, 1)}
-    row["names"] = names_kept(module, model)
-    row["error"] = distance(run(session(model), x), eager(module, x))
-    result, small, skip = shrunk(module, model, x, prove)
-    row["params"] = result.report["after"]["params"] / result.report["before"]["params"]
-    row["module"] = distance(eager(small, x), run(session(result.model), x))
-    state = irprune.export_state_dict(result)
-    row["state"] = all(torch.equal(state[k], v) for k, v in small.state_dict().items())
-    row["skipped"] = skip.strip()
-    good = row["names"] and row["state"] and max(row["error"], row["module"]) <= BOUND
-    return {"ok": bool(good), "proved": prove, **row}
-
-
-def trained(name: str, count: int, data: Path) -> dict[str, Any]:
-    """Return the accuracies of a shared state_dict on its way to ONNX and back."""
-    from accuracy import batches, test_images
-    from cifar_resnet import load_resnet
-
-    data.mkdir(parents=True, exist_ok=True)
-    images, labels = test_images(count, data)
-    module = load_resnet(name, SHARED)
-    model = irprune.from_torch(module, (torch.from_numpy(images[:2]),))
-    result = irprune.run("normalize", model)
-    back = load_resnet(name, SHARED)
-    for parameter in back.parameters():
-        nn.init.zeros_(parameter)
-    back.load_state_dict(irprune.export_state_dict(result))
-    graphs = {"from_torch": session(model), "normalised": session(result.model)}
-
-    def accuracy(logits: list[np.ndarray]) -> float:
-        return float((np.concatenate(logits).argmax(1) == labels).mean())
-
-    parts = [torch.from_numpy(part) for part in batches(images)]
-    row = {"eager": accuracy([eager(module, part) for part in parts])}
-    row |= {key: accuracy([run(s, part) for part in parts]) for key, s in graphs.items()}
-    row["state_dict"] = accuracy([eager(back, part) for part in parts])
-    return {"ok": len(set(row.values())) == 1, "images": count, **row}
+def _table(rows: Sequence[Row]) -> list[str]:
+    lines = [
+        "| network | parameters | verdict | eager | names | kept | module | state | left whole |",
+        "| --- | ---: | --- | ---: | --- | ---: | ---: | --- | --- |",
+    ]
+    for row in sorted(rows, key=lambda row: row.model):
+        eager, module = (
+            "" if error is None else f"{error:.1e}" for error in (row.error, row.module)
+        )
+        kept = "" if row.params is None else f"{row.params:.0%}"
+        names, state = ("yes" if flag else "no" for flag in (row.names, row.state))
+        cells = [row.model, f"{row.parameters / 1e6:.1f} M", row.verdict, eager, names, kept]
+        lines.append(f"| {' | '.join([*cells, module, state, 'attn' if row.skipped else ''])} |")
+    return lines
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", default=MODELS, metavar="NAME")
-    parser.add_argument("--all", action="store_true", help="every network of tools/zoo_models.py")
-    parser.add_argument("--size", type=int, default=0, help="image size instead of the network's")
-    parser.add_argument("--no-proof", action="store_true")
+    parser.add_argument("--models", nargs="+", default=["*"], metavar="PATTERN")
+    parser.add_argument("--json", type=Path, required=True, help="the rows, read and extended")
+    parser.add_argument("--out", type=Path, help="write the table here")
+    parser.add_argument("--again", nargs="*", default=[], help="drop these verdicts and redo them")
+    parser.add_argument("--minutes", type=float, default=20, help="that one network may take")
     parser.add_argument("--trained", action="store_true", help="measure the CIFAR-10 ResNets only")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--data", type=Path, default=Path.home() / ".cache" / "irprune")
     options = parser.parse_args()
-    failed = False
-    names = ["resnet20", "resnet56"] if options.trained else options.models
-    if options.all:
-        names = [name for name, network in networks().items() if network.dense]
-    for name in names:
-        try:
-            if options.trained:
-                row = trained(name, options.images, options.data)
-            else:
-                row = check(name, options.size, not options.no_proof)
-        except Exception as error:  # one network that fails does not end the list
-            traceback.print_exc(file=sys.stderr)
-            row = {"ok": False, "reason": f"{type(error).__name__}: {error}"}
-        failed |= not row["ok"]
-        print(json.dumps({"model": name, **row}), flush=True)
-    return int(failed)
+    saved = json.loads(options.json.read_text()) if options.json.exists() else {}
+    accuracy = saved.get("trained", {})
+    rows = [Row(**row) for row in saved.get("networks", [])]
+
+    def save() -> None:
+        content = {"trained": accuracy, "networks": [asdict(row) for row in rows]}
+        write_text(options.json, json.dumps(content, indent=1) + "\n")
+
+    if options.trained:
+        for name in TRAINED:
+            figures = trained(name, options.images, options.data)
+            accuracy[name] = {"images": options.images, **figures}
+            print(name, accuracy[name], flush=True)
+            save()
+    else:
+        chosen = [networks()[name] for name in matching(networks(), options.models)]
+        for network in sorted(chosen, key=cost):
+            old = [row for row in rows if row.model == network.name]
+            if any(row.verdict not in options.again for row in old):
+                continue
+            row = measured(network, options.minutes)
+            rows = [other for other in rows if other not in old] + [row]
+            save()
+            print(json.dumps({"ok": row.ok, **asdict(row)}), flush=True)
+    if options.out:
+        command = f"python tools/torch_zoo.py --json {options.json} --out {options.out}"
+        write_text(options.out, markdown(rows, accuracy, command))
+    return int(not all(row.ok or row.verdict == "not exported" for row in rows))
 
 
 if __name__ == "__main__":

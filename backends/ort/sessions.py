@@ -6,51 +6,77 @@ them again each time would cost more than running them.
 
 from __future__ import annotations
 
-import mmap
 import os
-import re
 import time
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
+
+from irprune.backends.ort.files import model_files
+from irprune.backends.ort.providers import CPU, CUDA, TENSORRT, full_name, short_name
 
 KEPT = 2
 """Sessions held at a time: they hold all weights of their models."""
 
 ERRORS_ONLY = 3
 
+_WEIGHTS_FILE = "session.optimized_model_external_initializers_file_name"
+_WEIGHTS_FROM_BYTES = "session.optimized_model_external_initializers_min_size_in_bytes"
+
 _SETTINGS = ("model", "optimize", "threads", "provider")
 _SETTLED_NS = 100_000_000
 """Age from which a file's time stamp tells a later change apart: clocks of file systems tick."""
-
-_LOCATION = re.compile(rb"\x0a\x08location\x12([\x80-\xff]*[\x00-\x7f])", re.DOTALL)
-"""The protobuf entry that names a file of external data, up to the length of the name."""
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
 """Inode, time and size of each file; None for a file that is not there."""
 
 
-def open_session(request: dict[str, Any]) -> ort.InferenceSession:
-    """Open the model file of a request with its settings; ValueError where it lacks a provider."""
-    provider = request["provider"]
+def open_session(request: dict[str, Any], profile: str | None = None) -> ort.InferenceSession:
+    """Open the model file of a request with its settings; ValueError where it lacks a provider.
+
+    `provider_options` are of that provider. With `profile`, the prefix of files, every run is
+    recorded, and the graph that runs is written to ``<profile>.onnx`` where that can be.
+    """
+    available = ort.get_available_providers()
+    provider = full_name(request["provider"], available)
     options = ort.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     options.intra_op_num_threads = request["threads"]
     options.inter_op_num_threads = 1
     # Idle threads of one child must not take the cores while another child is timed.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = (
         levels.ORT_ENABLE_ALL if request["optimize"] else levels.ORT_DISABLE_ALL
     )
-    available = ort.get_available_providers()
-    if provider not in available:
-        raise ValueError(f"onnxruntime has no {provider}; it has {', '.join(available)}")
-    session = ort.InferenceSession(request["model"], options, providers=[provider])
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile
+        if provider in (CPU, CUDA):  # others compile nodes, which no file can hold
+            options.optimized_model_filepath = f"{profile}.onnx"
+            options.add_session_config_entry(_WEIGHTS_FILE, f"{Path(profile).name}.weights")
+            options.add_session_config_entry(_WEIGHTS_FROM_BYTES, "1024")
+    providers = [(provider, dict(request.get("provider_options", {})))]
+    if provider == TENSORRT and CUDA in available:
+        providers.append((CUDA, {}))  # what TensorRT leaves
+    session = ort.InferenceSession(request["model"], options, providers=providers)
     if provider not in session.get_providers():
-        raise ValueError(f"onnxruntime could not start {provider}")
+        found = ", ".join(map(short_name, session.get_providers()))
+        raise ValueError(f"onnxruntime could not start {short_name(provider)}, only {found}")
     return session
+
+
+def placement(session: ort.InferenceSession) -> dict[str, int]:
+    """Return how many nodes each provider took, by its short name; {} where it is not known."""
+    info = getattr(session, "get_provider_graph_assignment_info", list)
+    taken: Counter[str] = Counter()
+    for part in info():
+        taken[short_name(part.ep_name)] += len(part.get_nodes())
+    return dict(taken)
 
 
 @dataclass(frozen=True)
@@ -80,7 +106,7 @@ class Sessions:
             return kept.session
         while len(self._kept) >= KEPT:
             del self._kept[next(iter(self._kept))]
-        now, files = time.time_ns(), _files(request["model"])
+        now, files = time.time_ns(), model_files(request["model"])
         stamp = _stamp(files)
         kept = _Kept(open_session(request), files, stamp)
         if all(entry is None or now - entry[1] > _SETTLED_NS for entry in stamp):
@@ -98,17 +124,3 @@ def _file_stamp(path: str) -> tuple[int, int, int] | None:
     except (OSError, ValueError):
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size
-
-
-def _files(model: str) -> tuple[str, ...]:
-    """Return the model file and the files of external data that it names, without parsing it."""
-    locations: set[bytes] = set()
-    with open(model, "rb") as file:
-        if os.fstat(file.fileno()).st_size:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                for found in _LOCATION.finditer(data):
-                    length = sum((byte & 0x7F) << 7 * k for k, byte in enumerate(found[1]))
-                    locations.add(data[found.end() : found.end() + length])
-    folder = os.path.dirname(model)
-    names = sorted(os.fsdecode(location) for location in locations)
-    return (model, *(os.path.join(folder, name) for name in names))

@@ -1,9 +1,14 @@
 """The child process: answers requests on stdin until stdin ends.
 
+`about` {provider} -> {provider, providers, version}: its full name; an error if it is not there
 `run`   {model, optimize, threads, provider, outputs} + feeds -> {} + outputs; the sessions used
         last are kept for the next `run`
-`load`  {model, optimize, threads, provider, warmup} + feeds -> {}; holds the session for `time`
+`load`  {model, optimize, threads, provider, provider_options?, cpus?, warmup} + feeds ->
+        {nodes, note}; holds the session, its inputs and outputs bound, for `time`
 `time`  {} -> {seconds}: seconds per run of the held session
+`profile` {as `load`, prefix} + feeds -> {trace}: the file of a profile of many runs; the graph
+        that ran is beside it as ``<prefix>.onnx``, where onnxruntime can write it
+`memory` {} -> {bytes}: peak above the state before `load`
 
 A request that fails is answered by {error}.
 """
@@ -11,12 +16,14 @@ A request that fails is answered by {error}.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 import ml_dtypes
@@ -25,13 +32,18 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from irprune.backends.ort import wire
-from irprune.backends.ort.sessions import ERRORS_ONLY, Sessions, open_session
+from irprune.backends.ort.binding import bind, match, ort_value
+from irprune.backends.ort.memory import Memory
+from irprune.backends.ort.providers import CUDA, TENSORRT, full_name
+from irprune.backends.ort.sessions import ERRORS_ONLY, Sessions, open_session, placement
 from irprune.protocols import Arrays
 
 MIN_SAMPLE_S = 0.02
 """A sample repeats a fast model for about this long, so that a cold first run weighs little."""
 
-_BFLOAT16 = 16
+PROFILE_S = 1.0
+MIN_PROFILED = 5
+"""A profile repeats a model for about this long, and at least so often."""
 
 Reply = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
@@ -42,7 +54,14 @@ class Worker:
     def __init__(self) -> None:
         self._held: Callable[[], object] | None = None
         self._repeat = 1
+        self._settle = False
+        self._memory: Memory | None = None
         self._sessions = Sessions()
+
+    def about(self, request: dict[str, Any], feeds: Arrays) -> Reply:
+        providers = ort.get_available_providers()
+        provider = full_name(request["provider"], providers)
+        return {"provider": provider, "providers": providers, "version": ort.__version__}, {}
 
     def run(self, request: dict[str, Any], feeds: Arrays) -> Reply:
         session = self._sessions.get(request)
@@ -53,21 +72,45 @@ class Worker:
         return {}, {name: _array(name, value) for name, value in zip(names, values, strict=True)}
 
     def load(self, request: dict[str, Any], feeds: Arrays) -> Reply:
-        self._held = _prepare(open_session(request), None, feeds)
+        provider = full_name(request["provider"], ort.get_available_providers())
+        on_gpu = provider in (CUDA, TENSORRT)
+        number = int(request.get("provider_options", {}).get("device_id", 0))
+        self._memory = Memory(number if on_gpu else None)
+        if request.get("cpus"):
+            os.sched_setaffinity(0, request["cpus"])
+        session = open_session(request)
+        matched, note = match(session, feeds)
+        self._held = bind(session, matched, ("cuda", number) if on_gpu else ("cpu", 0))
         for _ in range(request["warmup"]):
             once = self._seconds()
             self._repeat = max(1, math.ceil(MIN_SAMPLE_S / max(once, 1e-6)))
-        return {}, {}
+            self._settle = True
+        return {"nodes": placement(session), "note": note}, {}
 
     def time(self, request: dict[str, Any], feeds: Arrays) -> Reply:
-        return {"seconds": self._seconds(self._repeat)}, {}
+        if self._settle:  # another process has had the caches since
+            self._seconds()
+        return {"seconds": median(self._seconds() for _ in range(self._repeat))}, {}
 
-    def _seconds(self, repeat: int = 1) -> float:
+    def profile(self, request: dict[str, Any], feeds: Arrays) -> Reply:
+        session = open_session(request, request["prefix"])
+        matched, _ = match(session, feeds)
+        run = _prepare(session, None, matched)
+        end = time.perf_counter() + PROFILE_S
+        for k in itertools.count():
+            if k >= MIN_PROFILED and time.perf_counter() > end:
+                break
+            run()
+        return {"trace": session.end_profiling()}, {}
+
+    def memory(self, request: dict[str, Any], feeds: Arrays) -> Reply:
+        return {"bytes": None if self._memory is None else self._memory.peak()}, {}
+
+    def _seconds(self) -> float:
         assert self._held is not None, "load comes before time"
         start = time.perf_counter()
-        for _ in range(repeat):
-            self._held()
-        return (time.perf_counter() - start) / repeat
+        self._held()
+        return time.perf_counter() - start
 
 
 def _prepare(
@@ -77,15 +120,8 @@ def _prepare(
     ends = (*session.get_inputs(), *session.get_outputs())
     if all(end.type != "tensor(bfloat16)" for end in ends):
         return lambda: session.run(names, feeds)
-    values = {name: _ort_value(array) for name, array in feeds.items()}
+    values = {name: ort_value(array) for name, array in feeds.items()}
     return lambda: session.run_with_ort_values(names, values)
-
-
-def _ort_value(array: NDArray[Any]) -> ort.OrtValue:
-    if array.dtype == ml_dtypes.bfloat16:
-        bits = array.view(np.uint16)
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _BFLOAT16)
-    return ort.OrtValue.ortvalue_from_numpy(array)
 
 
 def _array(name: str, value: Any) -> NDArray[Any]:

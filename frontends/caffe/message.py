@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from irprune.errors import IrpruneError
+from irprune.errors import CONTROL, SpecError
 
 _D = TypeVar("_D")
 _Int = int  # `Field` and `Message` have methods of these names
@@ -26,37 +26,23 @@ _Str = str
 INFINITE = {"inf": "inf", "infinity": "inf", "nan": "nan"}
 _BOOLS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
 _MAX_SHOWN = 120
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-class TextError(IrpruneError):
-    """A text that does not parse, or a field that is not what it must be.
-
-    The message gives file, line and column and shows the line with a caret below the spot.
-    """
+class TextError(SpecError):
+    """A text that does not parse, or a field that is not what it must be."""
 
     def __init__(self, reason: str, source: Source, offset: int, mend: str | None = None) -> None:
-        super().__init__(_shown(reason), file=source.file, mend=mend)
+        super().__init__(
+            _shown(reason), text=source.text, offset=offset, file=source.file, mend=mend
+        )
         self.source = source
-        self.offset = offset
-        self.line, self.column = source.place(offset)
-
-    def __str__(self) -> str:
-        start = self.source.starts[self.line - 1]
-        line = self.source.text[start:].split("\n", 1)[0].rstrip("\r")
-        first = max(0, self.column - 1 - _MAX_SHOWN // 2)
-        shown = _CONTROL.sub("?", line[first : first + _MAX_SHOWN])
-        pad = "".join(c if c == "\t" else " " for c in shown[: self.column - 1 - first])
-        mend = "" if self.mend is None else f"; {self.mend}"
-        place = f"{self.file or 'text'}:{self.line}:{self.column}"
-        return f"{place}: {self.reason}{mend}\n  {shown}\n  {pad}^"
 
 
 def _shown(reason: str) -> str:
     """A reason that fits a line, whatever it quotes."""
     if len(reason) > 3 * _MAX_SHOWN:
         reason = f"{reason[: 2 * _MAX_SHOWN]} ... {reason[-_MAX_SHOWN:]}"
-    return _CONTROL.sub("?", reason)
+    return CONTROL.sub("?", reason)
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,9 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from irprune.frontends.caffe.solver import TYPES
 from irprune.frontends.specs.document import Document, Text, decode, parse, read_bytes
 from irprune.pipeline.options import choices
-
-SOLVERS = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
-"""Caffe's solver types."""
 
 T = TypeVar("T")
 
@@ -63,7 +61,7 @@ class Recipe:
         _check("learning_rate", 0 < self.learning_rate < math.inf, "must be positive")
         _check("iterations", self.iterations > 0, "must be positive")
         _check("batch_size", self.batch_size > 0, "must be positive")
-        _check("solver", self.solver in SOLVERS, choices(self.solver, SOLVERS))
+        _check("solver", self.solver in TYPES, choices(self.solver, TYPES))
         _check("momentum", 0 <= self.momentum < 1, "must lie in [0, 1)")
         _check("weight_decay", 0 <= self.weight_decay < math.inf, "must not be negative")
 

@@ -95,7 +95,7 @@ def shrink_attention(layer: nn.Module, masks: Mapping[str, Mapping[int, Kept]]) 
     layer.embed_dim = layer.kdim = layer.vdim = layer.in_proj_weight.shape[1]
     mask = masks.get("in_proj_weight", {}).get(0)
     if mask is not None:
-        heads, widths = _kept_heads(first_row(mask), heads, widths)
+        heads, widths = kept_heads(first_row(mask), heads, widths)
     elif not shrunk and layer.embed_dim == heads * widths[0]:
         return
     layer.__class__ = ShrunkAttention
@@ -105,7 +105,7 @@ def shrink_attention(layer: nn.Module, masks: Mapping[str, Mapping[int, Kept]]) 
     layer._qkv_same_embed_dim = False  # keeps TransformerEncoderLayer off its fast path
 
 
-def _kept_heads(mask: Mask, heads: int, widths: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+def kept_heads(mask: Mask, heads: int, widths: tuple[int, int]) -> tuple[int, tuple[int, int]]:
     """Return the heads left and the widths of their queries and values.
 
     The mask has one entry per row of queries, keys and values, head by head.

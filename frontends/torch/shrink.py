@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from irprune.errors import IrpruneError
+from irprune.frontends.torch.heads import refit, states_heads
 from irprune.frontends.torch.layers import CONTRACTED, REPAIRS, is_plain, standard
-from irprune.plan import Balanced, Kept, Plan, raised, take
+from irprune.frontends.torch.windows import is_windowed, shrink_windows
+from irprune.plan import Balanced, Kept, Mask, Plan, first_row, raised, take
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
 Changes = dict[str, dict[str, Mapping[int, Kept]]]
@@ -72,6 +75,17 @@ def _changes(module: nn.Module, plan: Plan) -> Changes:
     return changes
 
 
+def _cuts(module: nn.Module, changes: Changes) -> dict[str, dict[str, Mask]]:
+    """Return which rows its projections keep, by name, of each owner that is not standard."""
+    cuts: dict[str, dict[str, Mask]] = {}
+    for path, masks in changes.items():
+        kept = masks.get("weight", {}).get(0)
+        owner, _, name = path.rpartition(".")
+        if path and kept is not None and isinstance(module.get_submodule(path), _PROJECTIONS):
+            cuts.setdefault(owner, {})[name] = first_row(kept)
+    return {path: cut for path, cut in cuts.items() if standard(module.get_submodule(path)) is None}
+
+
 def _shrink(module: nn.Module, changes: Changes) -> None:
     """Slice the tensors of the changed layers and repair their attributes."""
     made: dict[int, Tensor] = {}
@@ -86,11 +100,26 @@ def _shrink(module: nn.Module, changes: Changes) -> None:
             setattr(layer, name, made[id(tensor)])
         kind = standard(layer)
         if kind is not None:
-            try:
+            with _naming(path, layer):
                 REPAIRS[kind](layer, masks)
-            except IrpruneError as error:
-                error.node = error.node or _describe(path, layer)
-                raise
+    cuts = _cuts(module, changes)
+    for path in dict.fromkeys(path.rpartition(".")[0] for path in changes):
+        layer = module.get_submodule(path)
+        with _naming(path, layer):
+            if is_windowed(layer):
+                shrink_windows(layer, cuts.get(path, {}))
+            elif path in cuts:
+                refit(layer, cuts[path])
+
+
+@contextmanager
+def _naming(path: str, layer: nn.Module) -> Iterator[None]:
+    """While it lasts, errors that name no node name this layer."""
+    try:
+        yield
+    except IrpruneError as error:
+        error.node = error.node or _describe(path, layer)
+        raise
 
 
 def _sliced(tensor: Tensor, axes: Mapping[int, Kept], name: str) -> Tensor:
@@ -111,17 +140,13 @@ def _sliced(tensor: Tensor, axes: Mapping[int, Kept], name: str) -> Tensor:
 def _require_known(module: nn.Module, changes: Changes) -> None:
     """Raise IrpruneError for a changed layer whose attributes are not known, and for attention
     written by hand, which cuts what its projections create into heads."""
-    cut = {
-        path.rpartition(".")[0]
-        for path, masks in changes.items()
-        if path
-        and 0 in masks.get("weight", ())
-        and isinstance(module.get_submodule(path), _PROJECTIONS)
-    }
+    cuts = _cuts(module, changes)
     for path, layer in module.named_modules():
+        if is_windowed(layer):
+            continue
         if path in changes and not is_plain(layer):
             reason = f"its {', '.join(changes[path])} shrink, and what it does with them is unknown"
-        elif path in cut and standard(layer) is None and (name := _states_heads(layer)):
+        elif path in cuts and (name := states_heads(layer)):
             reason = f"its layers shrink, and its attribute {name} may state their size"
         else:
             continue
@@ -130,12 +155,6 @@ def _require_known(module: nn.Module, changes: Changes) -> None:
             node=_describe(path, layer),
             mend="pass example args to have the result checked, or skip it in prune",
         )
-
-
-def _states_heads(layer: nn.Module) -> str | None:
-    """Return the integer attribute by which a layer written by hand cuts its channels."""
-    numbers = [name for name, value in vars(layer).items() if type(value) is int and value > 1]
-    return next((name for name in numbers if "head" in name), None)
 
 
 def _compare(module: nn.Module, trial: nn.Module, changes: Changes, example: Example) -> None:
@@ -150,6 +169,9 @@ def _compare(module: nn.Module, trial: nn.Module, changes: Changes, example: Exa
                 tensor = getattr(layer, name)
                 mask = torch.from_numpy(raised(kept, tensor.dim(), axis)).to(tensor.device)
                 tensor.data.mul_(mask)
+    for path, cut in _cuts(masked, changes).items():
+        if states_heads(owner := masked.get_submodule(path)):
+            _mask_rows(owner, cut)
     expected, _ = _outputs(masked, example)
     actual, failed = _outputs(trial, example)
     if failed is not None:
@@ -166,6 +188,15 @@ def _compare(module: nn.Module, trial: nn.Module, changes: Changes, example: Exa
             f"relative error {max(far):.2g}",
             mend="its forward holds sizes of its own, or channels pass an inexact op",
         )
+
+
+def _mask_rows(owner: nn.Module, cut: Mapping[str, Mask]) -> None:
+    """Zero the dropped rows of projections: attention sums over those of queries and keys."""
+    for name, mask in cut.items():
+        layer = owner.get_submodule(name)
+        for tensor in (layer.weight, layer.bias):
+            if isinstance(tensor, Tensor):
+                tensor.data[torch.from_numpy(~mask).to(tensor.device)] = 0
 
 
 def _outputs(

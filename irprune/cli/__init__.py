@@ -11,6 +11,7 @@ from irprune.cli.explain import explain
 from irprune.cli.inspect import inspect
 from irprune.cli.iterate import iterate
 from irprune.cli.passes import passes
+from irprune.cli.report import report
 from irprune.cli.run import run
 from irprune.cli.subspace import subspace
 from irprune.cli.verify import verify
@@ -26,5 +27,5 @@ def main() -> None:
     """
 
 
-for command in (run, inspect, explain, verify, apply, bench, passes, subspace, iterate):
+for command in (run, report, inspect, explain, verify, apply, bench, passes, subspace, iterate):
     main.add_command(command)

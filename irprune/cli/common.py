@@ -74,6 +74,36 @@ def write_json(data: Any, path: Path) -> None:
     write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
+PAGES = (".html", ".htm")
+
+
+def check_reports(reports: Iterable[Path]) -> None:
+    """Refuse, before any work, reports of an unknown kind and pages without their libraries."""
+    for path in reports:
+        if path.suffix not in (".json", *PAGES):
+            raise IrpruneError(
+                "reports are JSON or HTML",
+                file=path,
+                mend="give a name that ends in .json or .html",
+            )
+        if path.suffix in PAGES:
+            from irprune.reporting.html import require
+
+            require()
+
+
+def write_reports(data: Mapping[str, Any], reports: Iterable[Path]) -> None:
+    """Write a report to each file, as JSON or as a page by its suffix, atomically."""
+    for path in reports:
+        if path.suffix in PAGES:
+            from irprune.atomic import write_text
+            from irprune.reporting.html import render
+
+            write_text(path, render(data))
+        else:
+            write_json(data, path)
+
+
 def common(function: F) -> F:
     """The options of every command: `--json` and `--debug`."""
     debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -218,12 +248,17 @@ def seed(function: F) -> F:
 
 
 def settings(
-    seed: int = 0, shapes: Mapping[str, tuple[int, ...]] | None = None, feeds: Path | None = None
+    seed: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    feeds: Path | None = None,
+    *,
+    detail: bool = False,
 ) -> Settings:
     """What `--seed`, `--shape` and `--inputs` say, for the library."""
     from irprune.api import Settings
 
-    return Settings(seed=seed, shapes=shapes or {}, feeds=read_feeds(feeds), log=log)
+    found = read_feeds(feeds)
+    return Settings(seed=seed, shapes=shapes or {}, feeds=found, log=log, detail=detail)
 
 
 def read_feeds(path: Path | None) -> dict[str, np.ndarray] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from irprune.units import quantity, share
+
 
 def table(rows: Sequence[Sequence[str]], *, indent: str = "  ") -> str:
     """Rows of cells as aligned columns; the last column is ragged."""
@@ -15,19 +17,6 @@ def table(rows: Sequence[Sequence[str]], *, indent: str = "  ") -> str:
         for row in rows
     )
     return "\n".join(indent + line for line in lines)
-
-
-def quantity(number: float, unit: str = "") -> str:
-    """A count in three or four digits with a decimal prefix: `25.6 M`."""
-    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= factor:
-            return f"{number / factor:.4g} {prefix}{unit}"
-    return f"{number:.4g} {unit}".rstrip()
-
-
-def share(part: float, whole: float) -> str:
-    """`part` as a percentage of `whole`."""
-    return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
 def dims(shape: Sequence[int | str | None] | None) -> str:

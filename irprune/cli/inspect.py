@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irprune.cli import common
-from irprune.cli.format import dims, quantity, share, table
+from irprune.cli.format import dims, table
+from irprune.units import quantity, share
 
 if TYPE_CHECKING:
     from irprune.walk import Heads

@@ -20,7 +20,14 @@ from irprune.errors import CheckFailed, IrpruneError
 @click.option(
     "--base", type=common.FILE, metavar="B.onnx", help="Write the plan's base graph here."
 )
-@click.option("--report", type=common.FILE, metavar="R.json", help="Write the report here.")
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    type=common.FILE,
+    metavar="R.json|R.html",
+    help="Write the report here, as JSON or as a page; repeat for both.",
+)
 @click.option("--no-verify", is_flag=True, help="Do not prove the result.")
 @click.option("--verify-each", is_flag=True, help="Prove after every pass that transforms.")
 @click.option("--print-after", multiple=True, metavar="PASS", help="Print the graph after PASS.")
@@ -35,7 +42,7 @@ def run(
     output: Path | None,
     plan: Path | None,
     base: Path | None,
-    report: Path | None,
+    reports: tuple[Path, ...],
     no_verify: bool,
     verify_each: bool,
     print_after: tuple[str, ...],
@@ -56,9 +63,8 @@ def run(
     from irprune import api
     from irprune.pipeline.manager import Hooks
 
-    if report is not None and report.suffix != ".json":
-        raise IrpruneError("reports are JSON", file=report, mend="give a name that ends in .json")
-    outputs = [output, plan, base, report]
+    common.check_reports(reports)
+    outputs = [output, plan, base, *reports]
     if not any(outputs):
         raise IrpruneError("nothing to write", mend="add -o OUT.onnx (or --plan, --base, --report)")
     passes = api.resolve_pipeline(pipeline)
@@ -69,7 +75,7 @@ def run(
         time_passes=time_passes,
         reproducers=next(path for path in outputs if path is not None).parent,
     )
-    settings = common.settings(seed, shapes, feeds)
+    settings = common.settings(seed, shapes, feeds, detail=bool(reports))
     try:
         result = api.run(
             passes,
@@ -80,15 +86,14 @@ def run(
             pending=output is None and base is None,
         )
     except CheckFailed as error:
-        if report is not None and error.report is not None:
-            common.write_json(error.report, report)
+        if error.report is not None:
+            common.write_reports(error.report, reports)
         raise
     if plan is not None:
         result.plan.save(plan)
     if base is not None:
         result.base.save(base)
-    if report is not None:
-        common.write_json(result.report, report)
+    common.write_reports(result.report, reports)
     if output is not None:
         result.model.save(output)
     common.emit(result.report, summary(result.report), as_json)

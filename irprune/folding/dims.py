@@ -113,13 +113,17 @@ def _slice(call: Call) -> Dims:
 
 def _sliced(dim: int | str | None, start: Any, end: Any, step: int) -> int | str | None:
     """Return the length of a sliced axis: its own, a number, or None for one computed later."""
-    if start == 0 and step == 1 and isinstance(end, int) and end >= 2**31 - 1:
+    if start == 0 and step == 1 and (_dim(end) == dim or _unbounded(end)):
         return dim
     if not (isinstance(dim, int) and isinstance(start, int) and isinstance(end, int)):
         return None
     # An end before the first position is clamped to it, which Python spells None.
     stop = None if step < 0 and end < -dim else end
     return len(range(dim)[start:stop:step])
+
+
+def _unbounded(end: Any) -> bool:
+    return isinstance(end, int) and end >= 2**31 - 1
 
 
 def _tile(call: Call) -> Dims:

@@ -14,6 +14,7 @@ from irprune.errors import IrpruneError
 from irprune.folding.learning import Knowledge
 from irprune.folding.merged import unmerge
 from irprune.folding.rewrite import ShapeFolder
+from irprune.folding.strided import unstride
 
 _ROUNDS = 8
 
@@ -64,9 +65,9 @@ def fold(
         counts += folder.counts
         if folder.counts:
             continue
-        unmerged = unmerge(model.graph)
-        counts["unmerged"] += unmerged
-        if not unmerged:
+        detours = Counter(unmerged=unmerge(model.graph), unstrided=unstride(model.graph))
+        counts += detours
+        if not any(detours.values()):
             break
     for node, reason in knowledge.failures.items():
         log(f"{node} stays, onnx.reference cannot compute it: {reason}")

@@ -44,6 +44,8 @@ def fold_weights(graph: ir.Graph, failures: dict[str, str]) -> int:
     names = Names(graph)
     count = 0
     for node in list(graph):
+        if node in fixed:  # a product of parameters alone: each of them keeps its name
+            continue
         for value in _weights(node):
             cone = _cone(value, fixed)
             if cone is None or all(n.op_type in _MOVES for n in cone):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irprune.labels import Axis
+from irprune.labels import Axis, Labelled, Labels, Rows, moved, shifted
 from irprune.ops.elementwise import broadcast
 from irprune.ops.reshape import reshape_axes
 from irprune.ops.rule import Contraction, Rule, Size
@@ -34,9 +34,14 @@ class _Heads:
     """One operand with its heads on an axis of their own."""
 
     batch: Axis
-    heads: Axis
+    heads: Labels
     places: Axis
-    width: Axis
+    width: Labels
+    """Shape ``(heads, width)``: heads may lose different indices, equally many each."""
+
+    def repeated(self, heads: int) -> Labels:
+        """Return the widths for so many heads, each serving consecutive ones."""
+        return np.repeat(self.width, heads // len(self.heads), axis=0)
 
 
 def _input(node: ir.Node, index: int) -> ir.Value | None:
@@ -51,14 +56,31 @@ def _rank(node: ir.Node) -> int:
 
 def _split(walk: Walk, value: ir.Value, heads: int, key: str) -> _Heads | None:
     """Label the heads of an operand of rank 3 or 4; None where its width is unknown."""
-    axes = walk.axes(value)
+    axes = walk.rows(value)
     if len(axes) == 4:
-        return _Heads(*axes)
+        return _apart(walk, axes)
     width = walk.dims(value)[2]
     if not isinstance(width, int) or heads < 1 or width % heads:
         return None
-    split = reshape_axes(walk, axes[2:], [width], [heads, width // heads], key)
-    return _Heads(axes[0], walk.tied(split[0]), axes[1], walk.tied(split[1]))
+    last = walk.tied(axes[2])
+    split = shifted(reshape_axes(walk, [last], [width], [heads, width // heads], key), 1)
+    return _apart(walk, [axes[0], split[0], axes[1], split[1]])
+
+
+def _apart(walk: Walk, axes: Sequence[Labelled]) -> _Heads | None:
+    """Label an operand of rank 4; None where the number of heads or the width is unknown."""
+    batch, heads, places, width = (*map(walk.tied, axes[:3]), axes[3])
+    if heads is None or width is None:
+        return None
+    own = isinstance(width, Rows) and width.per == (1,)
+    rows = width.labels if isinstance(width, Rows) and own else walk.tied(width)
+    assert rows is not None
+    return _Heads(batch, heads, places, np.broadcast_to(rows, (len(heads), len(width))))
+
+
+def _joined(widths: Labels) -> Labelled:
+    """Return the last axis of a tensor of rank 4, from its labels in each head."""
+    return widths[0] if (widths == widths[0]).all() else Rows((1,), widths)
 
 
 def _kept_heads(edit: Edit, value: ir.Value | None, heads: int) -> int:
@@ -79,12 +101,11 @@ class Attention(Rule):
             walk.pin_node(node, "the number of heads or the width is unknown")
             return
         q, k, v = split
-        assert q.heads is not None and k.heads is not None
         for operand in (k, v):
             walk.unify(q.batch, operand.batch)
         walk.unify(k.heads, v.heads)
         walk.unify(q.heads, np.repeat(k.heads, len(q.heads) // len(k.heads)))
-        walk.unify(q.width, k.width)
+        walk.unify(q.width.ravel(), k.repeated(len(q.heads)).ravel())
         for axis in (q.places, k.places, v.places):
             walk.pin(axis, "is a sequence axis of Attention")
         self._past(node, walk, k, _PAST_KEY)
@@ -101,11 +122,10 @@ class Attention(Rule):
         for index, (name, heads) in enumerate((("q", many), ("k", few), ("v", few))):
             value = node.inputs[index]
             part = None if value is None else _split(walk, value, heads, name)
-            if part is None or part.heads is None:
+            if part is None:
                 return None
             found.append(part)
         q, k, v = found
-        assert q.heads is not None and k.heads is not None
         return None if len(q.heads) % len(k.heads) else (q, k, v)
 
     @staticmethod
@@ -114,10 +134,14 @@ class Attention(Rule):
         value = _input(node, index)
         if value is None:
             return
-        past = _Heads(*walk.axes(value))
+        past = _apart(walk, walk.rows(value))
+        if past is None:
+            walk.pin(now.heads, "meets a dynamic axis")
+            walk.pin(now.width.ravel(), "meets a dynamic axis")
+            return
         walk.unify(now.batch, past.batch)
         walk.unify(now.heads, past.heads)
-        walk.unify(now.width, past.width)
+        walk.unify(now.width.ravel(), past.width.ravel())
         walk.pin(past.places, "is a sequence axis of Attention")
 
     @staticmethod
@@ -134,18 +158,17 @@ class Attention(Rule):
 
     @staticmethod
     def _outputs(node: ir.Node, walk: Walk, q: _Heads, k: _Heads, v: _Heads) -> None:
-        output = node.outputs[0]
+        output, made = node.outputs[0], v.repeated(len(q.heads))
         if len(walk.dims(output)) == 4:
-            walk.set(output, [q.batch, q.heads, q.places, v.width])
+            walk.set(output, [q.batch, q.heads, q.places, _joined(made)])
         else:
-            assert q.heads is not None and v.width is not None
-            split = [len(q.heads), len(v.width)]
-            merged = reshape_axes(walk, [q.heads, v.width], split, walk.dims(output)[2:], "y")
+            width = moved(_joined(made), lambda _: 0)
+            merged = reshape_axes(walk, [q.heads, width], made.shape, walk.dims(output)[2:], "y")
             walk.set(output, [q.batch, q.places, *merged])
         for value, part in zip(node.outputs[1:3], (k, v), strict=False):
             places = walk.dims(value)[2]
             zeros = np.zeros(places, np.int64) if isinstance(places, int) else None
-            walk.set(value, [part.batch, part.heads, zeros, part.width])
+            walk.set(value, [part.batch, part.heads, zeros, _joined(part.width)])
         for value in node.outputs[3:]:
             last = walk.dims(value)[3]
             zeros = np.zeros(last, np.int64) if isinstance(last, int) else None
@@ -197,10 +220,12 @@ class RotaryEmbedding(Rule):
         data = node.inputs[0]
         assert data is not None
         x = _split(walk, data, node.attributes.get_int("num_heads", 0) or 0, "x")
-        if x is None or x.width is None:
+        if x is None:
             walk.pin_node(node, "the number of heads or the width is unknown")
             return
-        rotated = x.width[: node.attributes.get_int("rotary_embedding_dim", 0) or None]
+        width = walk.tied(_joined(x.width))  # all heads share the angles
+        assert width is not None
+        rotated = width[: node.attributes.get_int("rotary_embedding_dim", 0) or None]
         if node.attributes.get_int("interleaved", 0):
             first, second = rotated[0::2], rotated[1::2]
         else:

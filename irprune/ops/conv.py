@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irprune.labels import Axis, Labelled, Labels, Rows
-from irprune.ops.rule import Contraction, Rule, Size
+from irprune.ops.rule import Contraction, Rule, Size, Statistic
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -23,15 +23,19 @@ def _group(node: ir.Node) -> int:
 
 
 def _spatial(node: ir.Node, walk: Walk, data: list[Axis], weight: list[Labelled]) -> list[Axis]:
-    """Return the labels of the output's spatial axes: they stay, unless a filter has length 1.
+    """Return the labels of the output's spatial axes: most of them stay.
 
-    Every position of such an axis is filtered by itself, as another batch axis would be.
+    Where a filter has length 1, every position is filtered by itself, as along a batch axis. Where
+    a filter slides over channels, each of them meets its neighbours, which is inexact.
     """
     reason = "is a spatial axis of a convolution"
     result: list[Axis] = []
     for k, dim in enumerate(walk.dims(node.outputs[0])[2:]):
         walk.pin(weight[k + 2], reason)
         if _pointwise(node, k):
+            result.append(data[k + 2])
+        elif _slides(node):
+            walk.inexact(node, data[k + 2], "is filtered together with its neighbours")
             result.append(data[k + 2])
         else:
             walk.pin(data[k + 2], reason)
@@ -48,6 +52,21 @@ def _pointwise(node: ir.Node, k: int) -> bool:
     strides = node.attributes.get_ints("strides") or ()
     unpadded = not any((*pads[k :: len(weight.shape) - 2], *added[k : k + 1]))
     return weight.shape[k + 2] == 1 and set(strides[k : k + 1]) <= {1} and unpadded
+
+
+def _slides(node: ir.Node) -> bool:
+    """Whether one filter of one channel slides over places that may be channels themselves.
+
+    Efficient channel attention (ECA) does so with the pooled channels. The data is (N, 1, places),
+    and there are as many places after as before.
+    """
+    data, weight, output = node.inputs[0], node.inputs[1], node.outputs[0]
+    assert data is not None and weight is not None
+    if node.op_type != "Conv" or data.shape is None or output.shape is None or not weight.shape:
+        return False
+    single = len(weight.shape) == 3 and list(weight.shape[:2]) == [1, 1] and weight.shape[2] != 1
+    same = isinstance(data.shape[-1], int) and data.shape[-1] == output.shape[-1]
+    return single and same and set(node.attributes.get_ints("strides") or ()) <= {1}
 
 
 def _part_of_group(node: ir.Node, walk: Walk, per_group: Labels) -> None:
@@ -109,6 +128,9 @@ class Conv(Rule):
 
     def contractions(self, node: ir.Node) -> Sequence[Contraction]:
         return () if _depthwise(node) else (Contraction(0, 1, 1, 1),)
+
+    def statistics(self, node: ir.Node) -> Sequence[Statistic]:
+        return (Statistic(0, 2, results=((0, 2),)),) if _slides(node) else ()
 
     def rewrite(self, node: ir.Node, edit: Edit) -> None:
         _keep_groups(node, edit)

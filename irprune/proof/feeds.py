@@ -103,6 +103,27 @@ def open_inputs(graph: ir.Graph) -> set[str]:
     }
 
 
+def check_batch(
+    model: ir.Model, shapes: Mapping[str, Shape], feeds: Mapping[str, Array], batch: int
+) -> None:
+    """Raise IrpruneError where the inputs cannot have that batch: fixed by the model or the user.
+
+    The batch is the first axis of the inputs that leave it open, of the first input if none does.
+    """
+    inputs = graph_inputs(model.graph)
+    opened = [v for v in inputs if (d := dims_of(v)) is None or (d and not isinstance(d[0], int))]
+    chosen = input_shapes(model, shapes, feeds, Sizes(batch))
+    for value in opened or inputs[:1]:
+        name = value.name or ""
+        if chosen[name][:1] != (batch,):
+            mend = "export the model with a dynamic batch axis"
+            given = name in shapes or name in feeds
+            raise IrpruneError(
+                f"input {name} has the shape {list(chosen[name])}, not a batch of {batch}",
+                mend="leave its size to --batch" if given else mend,
+            )
+
+
 def input_shapes(
     model: ir.Model,
     shapes: Mapping[str, Shape],

@@ -52,6 +52,8 @@ def _learnt(body: str, opset: int = 17) -> list[Dim] | None:
         ("t = Concat<axis = 0>(n, six, h, row) c = Resize(x, empty, empty, t)",
          ["N", 6, "H", None]),
         ("t = Concat<axis = 0>(ones, f) c = Resize(x, empty, t)", ["N", 6, None, None]),
+        ("c = Slice(x, i0, n, i0)", ["N", 6, "H", 5]),
+        ("c = Slice(x, i0, h, i0)", [None, 6, "H", 5]),
         ("t = Concat<axis = 0>(i1, i2, i1, row) c = Tile(x, t)", ["N", 12, "H", None]),
         ("t = Concat<axis = 0>(nothing, i0, i1, row, i0) c = Pad(x, t)", ["N", 7, None, 5]),
         ("t = Concat<axis = 0>(i0, i1, row, i0, nothing) c = Pad(x, t)", ["N", 7, None, 5]),

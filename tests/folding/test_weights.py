@@ -97,3 +97,14 @@ def test_half_precision_stays_half_precision() -> None:
     assert fold_weights(model.ir.graph, {}) == 1
     folded = model.ir.graph.initializers["w.standardised"]
     assert folded.dtype is not None and folded.dtype.value == onnx.TensorProto.FLOAT16
+
+
+def test_a_product_of_parameters_alone_keeps_their_names() -> None:
+    """A table of positions through an MLP, as in Swin v2."""
+    net = Net()
+    x = net.tokens(4, name="a")
+    hidden = net.op("Relu", net.op("MatMul", net.weight(3, 5, name="table"), net.weight(5, 6)))
+    net.op("Add", x, net.op("MatMul", hidden, net.weight(6, 4, name="fc.weight")), name="y")
+    model = net.model()
+    assert fold_weights(model.ir.graph, {}) == 0
+    assert {"table", "fc.weight"} <= set(model.ir.graph.initializers)

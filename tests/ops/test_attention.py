@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from math import sqrt
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto
-from strategies import Dim, Net, Trial, batches, check_random_plan, macs, seeds, ties, why
+from strategies import (
+    Dim,
+    Net,
+    Trial,
+    batches,
+    check_random_plan,
+    macs,
+    seeds,
+    ties,
+    value_of,
+    why,
+)
 
 from irprune.walk import Heads
 
@@ -129,6 +141,42 @@ def test_rank_4_stays_exact(
         ]
     if trial.removed("q.w", 1):
         assert _node(trial, "Attention")["scale"] == pytest.approx(1 / sqrt(width))
+
+
+def _transposed(net: Net, x: str, heads: int, width: int, name: str) -> str:
+    """A projection of rank 3, its heads put before the places."""
+    x = net.op("Reshape", net.linear(x, 2, heads * width, name), net.ints(0, 3, heads, width))
+    return net.op("Transpose", x, perm=[0, 2, 1, 3])
+
+
+@given(
+    rank=st.sampled_from([3, 4]),
+    kv=st.integers(2, 3),
+    group=st.integers(1, 2),
+    width=st.integers(2, 4),
+    batch=batches,
+    seed=seeds,
+)
+def test_heads_lose_equally_many_widths_not_the_same_ones(
+    rank: int, kv: int, group: int, width: int, batch: Dim, seed: int
+) -> None:
+    net, heads = Net(23, seed), kv * group
+    if rank == 3:
+        _flat(net, kv, group, width, batch)
+        made = width + 1
+    else:
+        x, made = net.input(batch, 3, 2), width
+        q = _transposed(net, x, heads, width, "q")
+        k, v = (_transposed(net, x, kv, width, name) for name in "kv")
+        z = net.op("Transpose", net.op("Attention", q, k, v), perm=[0, 2, 1, 3])
+        net.linear(net.op("Reshape", z, net.ints(0, 3, heads * width)), heads * width, 2, "y")
+    trial = check_random_plan(net.model(), seed)
+    classes = {n: trial.channels.of(value_of(trial.model, f"{n}.w"))[n != "y"] for n in "qkvy"}
+    shared = [np.repeat(classes[n].reshape(kv, -1), group, axis=0).ravel() for n in "kv"]
+    assert len(set(classes["k"])) == kv * width
+    assert len(set(classes["v"])) == kv * made
+    assert [*classes["q"]] == [*shared[0]]
+    assert [*classes["y"]] == [*shared[1]]
 
 
 @given(heads=both_heads, kv=st.integers(2, 3), width=st.integers(2, 3), seed=seeds)

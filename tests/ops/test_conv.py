@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from norm_nets import check_gathered
 from strategies import Dim, Net, batches, check_random_plan, macs, seeds, ties, why, widths
+
+from irprune.channels import analyse
 
 groups = st.integers(1, 3)
 ranks = st.integers(1, 3)
@@ -165,3 +168,62 @@ def test_channels_on_a_spatial_axis_pass_a_filter_of_length_one(
     trial = check_random_plan(net.model(), seed)
     (classes,) = ties(trial.model, ("p.w", 1))
     assert all(classes) if kernel == 1 else not any(classes)
+
+
+def _channel_attention(
+    channels: int, batch: Dim = 1, kernel: int = 3, opset: int = 17, **attributes: object
+) -> Net:
+    """As ECA: a filter slides over the pooled channels of p, and what it makes scales them."""
+    net = Net(opset)
+    x = net.image(channels, batch)
+    z = net.op("GlobalAveragePool", x)
+    z = net.op("Reshape", z, net.ints(-1, 1, channels), name="places")
+    z = net.conv(z, 1, 1, kernel, name="s", **attributes)
+    z = net.op("Sigmoid", net.op("Reshape", z, net.ints(-1, channels, 1, 1)))
+    net.consume(net.op("Mul", x, z), 4, 1, channels)
+    return net
+
+
+def test_a_filter_over_channels_keeps_them_unless_it_is_allowed() -> None:
+    model = _channel_attention(4, pads=[1, 1]).model()
+    reason = "is filtered together with its neighbours at s.Conv (Conv)"
+    assert why(model, "p.w", 0) == reason
+    for allow in ("Conv", "inexact"):
+        channels = analyse(model.ir.graph, allow=(allow,))
+        sites = [("p.w", 0), ("places", 2), ("s", 2), ("y.w", 1)]
+        assert ties(model, *sites, channels=channels) == [[1, 2, 3, 4]] * 4
+        assert ties(model, ("s.w", 2), channels=channels) == [[0] * 3]
+
+
+@pytest.mark.parametrize(
+    ("outer", "attributes"),
+    [(2, {"pads": [1, 1]}), (1, {"pads": [2, 2]}), (1, {"pads": [1, 1], "strides": [2]})],
+)
+def test_filters_that_change_the_number_of_places_keep_them(
+    outer: int, attributes: dict[str, list[int]]
+) -> None:
+    net = Net()
+    z = net.op("Transpose", net.tokens(5), perm=[0, 2, 1])
+    z = net.op("Reshape", z, net.ints(3, 1, 5), name="places")
+    z = net.conv(z, 1, outer, 3, name="s", **attributes)
+    net.axes_op("ReduceSum", z, [1, 2], since=13, name="y")
+    model = net.model()
+    channels = analyse(model.ir.graph, allow=("inexact",))
+    assert not any(ties(model, ("places", 2), channels=channels)[0])
+
+
+@given(
+    seed=seeds,
+    channels=st.integers(2, 7),
+    reach=st.integers(0, 2),
+    dilation=st.integers(1, 2),
+    opset=opsets,
+    batch=batches,
+)
+def test_random_filters_over_channels_equal_the_gathered_reference(
+    seed: int, channels: int, reach: int, dilation: int, opset: int, batch: Dim
+) -> None:
+    pads, kernel = [reach * dilation] * 2, 2 * reach + 1
+    net = _channel_attention(channels, batch, kernel, opset, pads=pads, dilations=[dilation])
+    trial = check_gathered(net.model(), seed)
+    assert all(ties(trial.model, ("p.w", 0), channels=trial.channels)[0])

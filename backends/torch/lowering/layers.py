@@ -49,15 +49,6 @@ class FrozenBatchNorm(nn.Module):
         return f"eps={self.eps}"
 
 
-def lrn(x: Tensor, size: int, alpha: float, beta: float, bias: float) -> Tensor:
-    """Local response normalisation over channels, ``(N, C, ...)``, as ONNX pads an even window."""
-    squares = x.square().flatten(2).unsqueeze(1)  # (N, 1, C, positions)
-    left = (size - 1) // 2
-    squares = functional.pad(squares, (0, 0, left, size - 1 - left))
-    mean = functional.avg_pool2d(squares, (size, 1), 1)
-    return x / (mean.view_as(x) * alpha + bias).pow(beta)
-
-
 def group_norm(
     x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, per_group: bool
 ) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 
 from irprune.backends.torch.lowering import layers
+from irprune.backends.torch.lowering.attention import attention
 from irprune.backends.torch.lowering.conv import tensors
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ def _matmul(low: Lowering, node: ir.Node) -> fx.Node:
     weight = low.input(node, 1)
     if weight is not None and low.held(weight) and low.rank(weight) == 2:
         return low.layer(node, layers.ColumnLinear(False), {"weight": weight}, low.data(node))
+    fused = attention(low, node)
+    if fused is not None:
+        return fused
     return low.call(torch.matmul, low.data(node, 0), low.data(node, 1))
 
 

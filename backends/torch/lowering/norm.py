@@ -104,9 +104,9 @@ def _lrn(low: Lowering, node: ir.Node) -> fx.Node:
     size = low.integer(node, "size", 1)
     alpha, beta = low.real(node, "alpha", 1e-4), low.real(node, "beta", 0.75)
     bias = low.real(node, "bias", 1.0)
-    if size % 2:
-        return low.layer(node, nn.LocalResponseNorm(size, alpha, beta, bias), {}, low.data(node))
-    return low.call(layers.lrn, low.data(node), size, alpha, beta, bias)
+    if size % 2 == 0:
+        raise Unsupported(f"its window is even: {size}")
+    return low.layer(node, nn.LocalResponseNorm(size, alpha, beta, bias), {}, low.data(node))
 
 
 def _lp_norm(low: Lowering, node: ir.Node) -> fx.Node:

@@ -39,6 +39,7 @@ _SETTINGS = {
 }
 """Input numbers that hold settings of an op, not weights."""
 _MASK_VALUES = 2
+_ARITHMETIC = ("Add", "Div", "Greater", "Less", "Max", "Min", "Mul", "Pow", "Sub", "Where")
 
 
 class Role(Enum):
@@ -54,7 +55,8 @@ def roles(graph: ir.Graph) -> dict[ir.Value, Role]:
 
     Where the graph marks the state of its source (`from_torch`), exactly its parameters train.
     Elsewhere floating-point tensors with an axis do, but for running statistics, settings of an op
-    (bounds, scales) and masks: tables of two axes or more whose elements take at most two values.
+    (bounds, scales), single numbers in arithmetic, and masks: tables with two longer axes whose
+    elements take just two values.
     """
     marked = any(PARAMETER in value.metadata_props for value in graph.initializers.values())
     return {value: _role(value, marked) for value in graph.initializers.values()}
@@ -71,11 +73,19 @@ def _role(value: ir.Value, marked: bool) -> Role:
         return {None: Role.CONSTANT, BUFFER: Role.BUFFER}.get(mark, Role.PARAMETER)
     if not tensor.shape.rank() or _is_setting(value):
         return Role.CONSTANT
-    return Role.CONSTANT if _is_mask(tensor) else Role.PARAMETER
+    return Role.CONSTANT if _is_mask(tensor) or _is_factor(value) else Role.PARAMETER
 
 
 def _is_setting(value: ir.Value) -> bool:
     return any(index in _SETTINGS.get(node.op_type, ()) for node, index in value.uses())
+
+
+def _is_factor(value: ir.Value) -> bool:
+    return (
+        value.const_value is not None
+        and value.const_value.size == 1
+        and all(node.op_type in _ARITHMETIC for node, _ in value.uses())
+    )
 
 
 def _is_mask(tensor: ir.TensorProtocol) -> bool:

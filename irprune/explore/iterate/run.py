@@ -37,6 +37,7 @@ from irprune.passes.compact import compact_graph
 from irprune.passes.importance import Importance
 from irprune.passes.rounds import at_most, kept_classes, kind_of, least_important, next_threshold
 from irprune.plan import Plan
+from irprune.protocols import BenchSettings
 from irprune.shapes import infer
 from irprune.training import Score, Trainer
 
@@ -313,7 +314,8 @@ class Iteration:
     def _latency(self, number: int) -> float | None:
         if not self.config.latency or self.context.runner is None:
             return None
-        row = api.bench([self._at(number) / "model.onnx"], rounds=10)["models"][0]
+        timing = BenchSettings(rounds=12, processes=2)
+        row = api.bench([self._at(number) / "model.onnx"], timing=timing)["models"][0]
         latency: float | None = row["median_s"]
         return latency
 

@@ -1,0 +1,244 @@
+"""Every op family against onnxruntime, on random shapes and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import Net, feeds_of, relative_error, run, seeds
+
+from irprune import Model
+from irprune.backends.torch import to_torch
+from irprune.backends.torch.lowering import rules
+
+Build = Callable[[Net, int], str]
+"""Adds ops to a net whose input has 4 channels and the size 6 x 6; returns the output."""
+
+
+def _x(net: Net, batch: int | str = "N") -> str:
+    return net.input(batch, 4, 6, 6)
+
+
+def _unary(kind: str, **attributes: object) -> Build:
+    return lambda net, k: net.op(kind, _x(net), **attributes)
+
+
+def _positive(kind: str) -> Build:
+    return lambda net, k: net.op(kind, net.op("Add", net.op("Exp", _x(net)), _one(net)))
+
+
+def _one(net: Net) -> str:
+    return net.constant(np.array(1.5, np.float32))
+
+
+def _reduced(kind: str) -> Build:
+    def build(net: Net, k: int) -> str:
+        x = net.op("Exp", _x(net))
+        return net.axes_op(kind, x, [[1], [2, 3], [0, -1]][k % 3], 18, keepdims=k % 2)
+
+    return build
+
+
+def _pool(kind: str, **attributes: object) -> Build:
+    def build(net: Net, k: int) -> str:
+        pads = [[0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0]][k % 3]
+        return net.op(
+            kind, _x(net), kernel_shape=[3, 2], strides=[1 + k % 2, 2], pads=pads, **attributes
+        )
+
+    return build
+
+
+def _pad(mode: str) -> Build:
+    def build(net: Net, k: int) -> str:
+        pads = net.ints(*[[0, 1, 2, 1, 0, 0, 1, 2], [0, 0, 1, 2, 0, 0, 3, 0]][k % 2])
+        return net.op("Pad", _x(net), pads, mode=mode)
+
+    return build
+
+
+def _resize(mode: str, form: str, by_size: bool = False, **attributes: object) -> Build:
+    def build(net: Net, k: int) -> str:
+        scales = [[1, 1, 2, 2], [1, 1, 0.5, 1.5], [1, 1, 3, 2.5]][k % 3]
+        if by_size:
+            sizes = net.ints(2, 4, *[[12, 9], [3, 4], [7, 6]][k % 3])
+            x = _x(net, 2)
+            return net.op(
+                "Resize", x, "", "", sizes,
+                mode=mode, coordinate_transformation_mode=form, **attributes,
+            )  # fmt: skip
+        given = net.constant(np.array(scales, np.float32))
+        return net.op(
+            "Resize", _x(net), "", given,
+            mode=mode, coordinate_transformation_mode=form, **attributes,
+        )  # fmt: skip
+
+    return build
+
+
+def _transposed(net: Net, k: int) -> str:
+    w, b = net.weight(4, 3, 3, 2), net.weight(6)
+    pads = [[0, 0, 0, 0], [1, 0, 1, 0], [0, 1, 1, 0]][k % 3]
+    return net.op("ConvTranspose", _x(net), w, b, strides=[2, 2], pads=pads, group=2)
+
+
+def _recurrent(kind: str) -> Build:
+    def build(net: Net, k: int) -> str:
+        gates = {"LSTM": 4, "GRU": 3}[kind]
+        direction = ["forward", "reverse", "bidirectional"][k % 3]
+        count = 1 + (direction == "bidirectional")
+        x = net.input(5, 2, 3)
+        w, r = net.weight(count, gates * 4, 3), net.weight(count, gates * 4, 4)
+        b = net.weight(count, 2 * gates * 4)
+        extra = {"linear_before_reset": 1} if kind == "GRU" else {}
+        names = [f"{kind}.y", f"{kind}.h"]
+        y, h = net.split(kind, x, w, r, b, names=names, hidden_size=4, direction=direction, **extra)
+        return net.op("Concat", y, net.op("Unsqueeze", h, net.ints(0)), axis=0)
+
+    return build
+
+
+def _layer_norm(net: Net, k: int) -> str:
+    return net.op("LayerNormalization", _x(net), net.weight(6), net.weight(6))
+
+
+def _gathered(net: Net, k: int) -> str:
+    index = [np.array(-1), np.array([0, -2]), np.array([[1, 0], [3, 2]])][k % 3]
+    return net.op("Gather", _x(net), net.constant(index.astype(np.int64)), axis=1)
+
+
+def _sliced(net: Net, k: int) -> str:
+    bounds = [(1, 5, 2), (-3, 1 << 60, 1), (4, -(1 << 60), -2)][k % 3]
+    start, end, step = (net.ints(number) for number in bounds)
+    return net.op("Slice", _x(net), start, end, net.ints(2), step)
+
+
+def _split(net: Net, k: int) -> str:
+    a, b = net.split("Split", _x(net), net.ints(1, 3), names=["s.a", "s.b"], axis=1)
+    return net.op("Mul", a, b)
+
+
+def _shapes(net: Net, k: int) -> str:
+    """Lengths computed from the shape of the data, as exporters write a flatten."""
+    x = _x(net)
+    length = net.op("Gather", net.op("Shape", x), net.ints(0), axis=0)
+    target = net.op("Concat", length, net.ints(-1), axis=0)
+    return net.op("Reshape", net.op("Expand", x, net.ints(1, 1, 1, 1)), target)
+
+
+def _scattered(net: Net, k: int) -> str:
+    index = net.constant(np.array([[0, 1], [0, 3]], np.int64))
+    return net.op("ScatterND", _x(net, 2), index, net.weight(2, 6, 6))
+
+
+def _attention(net: Net, k: int) -> str:
+    q, key, v = (net.linear(net.input("N", 5, 4, name=f"{n}.x"), 4, 6, n) for n in "qkv")
+    if k % 2:
+        q = net.op("Mul", q, net.constant(np.array(0.3, np.float32)))
+    scores = net.op("MatMul", q, net.op("Transpose", key, perm=[0, 2, 1]))
+    scores = net.op("Div", scores, net.constant(np.array([2.5], np.float32)))
+    if k % 3:
+        scores = net.op("Add", scores, net.constant(np.float32(np.eye(5) > 0)))
+    return net.op("MatMul", net.op("Softmax", scores, axis=-1), v)
+
+
+def _where(net: Net, k: int) -> str:
+    x = _x(net)
+    return net.op("Where", net.op("Greater", x, _one(net)), x, net.op("Neg", x))
+
+
+_UNARY = """
+    Relu LeakyRelu Elu Selu Celu Sigmoid Tanh Softplus HardSwish HardSigmoid Softsign Abs Erf Exp
+    Floor Neg Round Sign Sin Softmax GlobalMaxPool Mish
+"""
+_POSITIVE = """Log Sqrt Reciprocal"""
+_REDUCED = """
+    ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSumExp
+"""
+FAMILIES: dict[str, Build] = {
+    **{kind: _unary(kind) for kind in _UNARY.split()},
+    **{kind: _positive(kind) for kind in _POSITIVE.split()},
+    **{kind: _reduced(kind) for kind in _REDUCED.split()},
+    "ReduceSum": lambda net, k: net.axes_op("ReduceSum", _x(net), [1, 3], 13, keepdims=k % 2),
+    "Clip": lambda net, k: net.op("Clip", _x(net), "", _one(net)),
+    "PRelu": lambda net, k: net.op("PRelu", _x(net), net.weight(4, 1, 1)),
+    "LRN": lambda net, k: net.op("LRN", _x(net), size=1 + 2 * (k % 3), alpha=0.5),
+    "InstanceNormalization": lambda net, k: net.op(
+        "InstanceNormalization", _x(net), net.weight(4), net.weight(4)
+    ),
+    "LayerNormalization": _layer_norm,
+    "MaxPool": _pool("MaxPool"),
+    "MaxPool ceil": _pool("MaxPool", ceil_mode=1),
+    "AveragePool": _pool("AveragePool"),
+    "AveragePool counted": _pool("AveragePool", count_include_pad=1),
+    "MaxPool same": _unary("MaxPool", kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
+    "Pad": _pad("constant"),
+    "Pad reflect": _pad("reflect"),
+    "Pad edge": _pad("edge"),
+    "Resize nearest": _resize("nearest", "asymmetric", nearest_mode="floor"),
+    "Resize half": _resize("nearest", "half_pixel"),
+    "Resize linear": _resize("linear", "half_pixel"),
+    "Resize aligned": _resize("linear", "align_corners", by_size=True),
+    "Resize asymmetric": _resize("linear", "asymmetric"),
+    "Resize cubic": _resize("cubic", "half_pixel", by_size=True),
+    "DepthToSpace": _unary("DepthToSpace", blocksize=2),
+    "DepthToSpace CRD": _unary("DepthToSpace", blocksize=2, mode="CRD"),
+    "SpaceToDepth": _unary("SpaceToDepth", blocksize=2),
+    "ConvTranspose": _transposed,
+    "LSTM": _recurrent("LSTM"),
+    "GRU": _recurrent("GRU"),
+    "Gather": _gathered,
+    "Slice": _sliced,
+    "Split": _split,
+    "Reshape": _shapes,
+    "ScatterND": _scattered,
+    "Attention": _attention,
+    "Where": _where,
+    "Tile": lambda net, k: net.op("Tile", _x(net), net.ints(1, 2, 1, 3)),
+    "Transpose": lambda net, k: net.op("Transpose", _x(net), perm=[0, 2, 3, 1]),
+    "CumSum": lambda net, k: net.op("CumSum", _x(net), net.ints(1), reverse=k % 2),
+    "Trilu": lambda net, k: net.op("Trilu", _x(net), upper=k % 2),
+    "Pow": lambda net, k: net.op("Pow", _x(net), net.constant(np.array(2, np.float32))),
+    "TopK": lambda net, k: net.split("TopK", _x(net), net.ints(2), names=["t", "i"], axis=1)[0],
+    "Einsum": lambda net, k: net.op("Einsum", _x(net), net.weight(6, 3), equation="bchw,wd->bdch"),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=6)
+@given(seed=seeds, k=st.integers(0, 5))
+def test_op_equals_onnxruntime(name: str, seed: int, k: int) -> None:
+    net = Net(opset=18, seed=seed)
+    y = FAMILIES[name](net, k)
+    proto = net.proto(y)
+    feeds = feeds_of(proto, seed)
+    with torch.no_grad():
+        found = to_torch(Model.from_proto(proto))(*map(torch.from_numpy, feeds.values()))
+    assert relative_error(found.numpy(), run(proto, feeds)[y]) <= 2e-5
+
+
+def test_attention_becomes_one_kernel() -> None:
+    net = Net(opset=18)
+    lowered = to_torch(Model.from_proto(net.proto(_attention(net, 1))))
+    called = [node.target for node in lowered.graph.nodes if node.op == "call_function"]
+    assert torch.nn.functional.scaled_dot_product_attention in called
+    assert torch.matmul not in called
+
+
+def test_a_computed_mask_keeps_the_attention_apart() -> None:
+    net = Net(opset=18)
+    x = net.input("N", 5, 4)
+    scores = net.op("MatMul", x, net.op("Transpose", x, perm=[0, 2, 1]))
+    scores = net.op("Add", scores, net.input("N", 5, 5, name="mask"))
+    y = net.op("MatMul", net.op("Softmax", scores, axis=-1), x)
+    lowered = to_torch(Model.from_proto(net.proto(y)))
+    assert torch.matmul in [node.target for node in lowered.graph.nodes]
+
+
+def test_every_family_is_in_the_table() -> None:
+    assert len(rules()) > 120
+    assert all(callable(rule) for rule in rules().values())
