@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from irprune.proof.prover import Proof
+    from irprune.training import Differentiator
     from irprune.walk import Heads
 
 __all__ = [
@@ -274,6 +275,8 @@ def _context(settings: Settings, original: Model) -> Iterator[Context]:
         log=settings.log,
         original=original,
     )
+    if find_spec("torch") is not None:
+        context.differentiator = _differentiator
     if find_spec("onnxruntime") is None:
         yield context
         return
@@ -284,6 +287,12 @@ def _context(settings: Settings, original: Model) -> Iterator[Context]:
         context.runner = lambda: runner
         context.bencher = OrtBencher
         yield context
+
+
+def _differentiator() -> Differentiator:
+    from irprune.backends.torch.gradients import TorchDifferentiator
+
+    return TorchDifferentiator()
 
 
 @contextmanager

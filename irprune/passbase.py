@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from irprune.model import Model
     from irprune.protocols import Bencher, DeviceModel, Runner
+    from irprune.training import Differentiator
 
 T = TypeVar("T")
 
@@ -59,9 +60,9 @@ class Context:
     """What passes and analyses may use besides the model.
 
     `shapes` and `feeds` are what the user said about graph inputs (by name); `runner` makes a
-    runner of model files and `bencher` what times them, or None where no backend is installed;
-    `log` takes one progress line; `report` collects results, each pass under its own name;
-    `original` is the untouched input of the run.
+    runner of model files, `bencher` what times them and `differentiator` what takes derivatives,
+    each None where its backend is not installed; `log` takes one progress line; `report` collects
+    results, each pass under its own name; `original` is the untouched input of the run.
     """
 
     seed: int = 0
@@ -72,6 +73,7 @@ class Context:
     device: DeviceModel | None = None
     devices: Callable[[str], DeviceModel] | None = None
     """Other devices, by name."""
+    differentiator: Callable[[], Differentiator] | None = None
     log: Callable[[str], None] = _silent
     report: dict[str, Any] = field(default_factory=dict)
     original: Model | None = None

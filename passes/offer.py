@@ -15,6 +15,7 @@ from irprune.groups import Group
 from irprune.labels import Labels
 from irprune.ops import rule_for
 from irprune.ops.rule import Pin
+from irprune.passes.activity import Activity
 from irprune.passes.emptying import Emptying
 from irprune.passes.importance import Importance, Normalize, Scores, normalized
 from irprune.passes.overrides import Overrides
@@ -66,7 +67,7 @@ class Offer:
         channels: Channels,
         groups: list[Group],
         alive: Mask,
-        importance: Importance,
+        importance: Importance | Activity,
         normalize: Normalize,
         names: Names,
         forced: Overrides,

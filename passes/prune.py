@@ -15,11 +15,13 @@ from irprune.groups import Group, Groups
 from irprune.inexact import checked, passed
 from irprune.model import Model
 from irprune.passbase import Context, Pass, option
+from irprune.passes.activity import DataCriterion
 from irprune.passes.budgeted import Worth
-from irprune.passes.importance import Aggregate, Criterion, Importance, Members, Normalize
+from irprune.passes.importance import Aggregate, Criterion, Members, Normalize
 from irprune.passes.joint import by_bounds
 from irprune.passes.offer import Names, Offer
 from irprune.passes.overrides import Overrides
+from irprune.passes.scoring import Scoring
 from irprune.passes.strength import Goal, Scope, by_strength
 from irprune.passes.targets import Target, What
 from irprune.plan import Mask
@@ -39,7 +41,8 @@ class Prune(Pass):
     name = "prune"
     transforms = False
 
-    criterion: Criterion = option("l2", help="what makes a channel important")
+    criterion: Criterion | DataCriterion = option("l2", help="what makes a channel important")
+    data: str | None = option(None, help=".npz file of samples, for criteria that look at data")
     members: Members = option("consumers", help="whose weights are measured")
     aggregate: Aggregate = option("mean", help="how the slices of a class become one score")
     normalize: Normalize = option("layers", help="how scores become comparable across groups")
@@ -99,6 +102,7 @@ class Prune(Pass):
         if self.min < 0:
             raise IrpruneError("min must not be negative")
         checked(self.allow)
+        self._scoring()
 
     @cached_property
     def targets(self) -> dict[What, Target]:
@@ -112,13 +116,15 @@ class Prune(Pass):
         groups = context.get(Groups(self.heads, self.allow, self.tie), model)
         alive = _alive(channels, model)
         seed = context.seed if self.seed is None else self.seed
+        names = Names(self.only, self.skip)
+        wanted = [group for group in groups if names.match(group)]
         offer = Offer(
             channels,
             groups,
             alive,
-            Importance(channels, self.criterion, self.members, self.aggregate, seed),
+            self._scoring().of(model, channels, wanted, context, seed),
             self.normalize,
-            Names(self.only, self.skip),
+            names,
             Overrides.load(self.overrides),
             self.min,
         )
@@ -157,6 +163,9 @@ class Prune(Pass):
         return by_bounds(
             offer, self.targets, original, self.worth, alignments, device, groups, model, context
         )
+
+    def _scoring(self) -> Scoring:
+        return Scoring(self.criterion, self.data, self.members, self.aggregate)
 
     def _device(self, context: Context) -> DeviceModel:
         if self.device in (None, "auto"):

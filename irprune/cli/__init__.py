@@ -10,6 +10,7 @@ from irprune.cli.bench import bench
 from irprune.cli.device import device
 from irprune.cli.explain import explain
 from irprune.cli.inspect import inspect
+from irprune.cli.iterate import iterate
 from irprune.cli.passes import passes
 from irprune.cli.report import report
 from irprune.cli.run import run
@@ -27,5 +28,7 @@ def main() -> None:
     """
 
 
-for command in (run, report, inspect, explain, verify, apply, bench, device, passes, subspace):
+COMMANDS = (run, iterate, report, inspect, explain, verify, apply, bench, device, passes, subspace)
+
+for command in COMMANDS:
     main.add_command(command)

@@ -1,0 +1,86 @@
+"""Derivatives of a classifier's loss by its activations and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+from torch.nn import functional
+
+from irprune.backends.torch import to_torch
+from irprune.backends.torch.lowering.module import VALUES, Lowered
+from irprune.errors import IrpruneError
+from irprune.model import Model
+
+
+class TorchDifferentiator:
+    """A `Differentiator` that lowers the model, once for as long as it is asked about the same."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Model, Lowered] | None = None
+
+    def gradients(
+        self,
+        model: Model,
+        feeds: Mapping[str, NDArray[Any]],
+        labels: NDArray[Any],
+        names: Sequence[str],
+    ) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        """Return value and gradient of named activations and weights; untrained ones are left out.
+
+        Raises:
+            IrpruneError: an activation has no counterpart, or labels are no classes of the output.
+        """
+        module = self._lowered(model)
+        nodes = module.meta[VALUES]
+        weights = dict(module.named_parameters())
+        known = {n for n in names if n in nodes or n in weights}
+        held = model.ir.graph.initializers
+        lost = [n for n in names if n not in known and n not in held]
+        if lost:
+            reason = f"torch computes {lost[0]} inside another operation"
+            raise IrpruneError(reason, mend="choose a criterion of weights, or mean-activation")
+        recorder = _Recorder(module, {nodes[n]: n for n in names if n in nodes})
+        module.zero_grad(set_to_none=True)
+        arrays = [feeds[value.name or ""] for value in model.ir.graph.inputs]
+        with torch.enable_grad():
+            output = recorder.run(*(torch.from_numpy(np.array(array)) for array in arrays))
+            logits = output[0] if isinstance(output, tuple) else output
+            if logits.ndim != 2 or not 0 <= labels.min() <= labels.max() < logits.shape[1]:
+                reason = f"labels {labels.min()}..{labels.max()}, output {tuple(logits.shape)}"
+                raise IrpruneError(f"labels do not fit the first output: {reason}")
+            target = torch.from_numpy(np.array(labels, np.int64))
+            loss = functional.cross_entropy(logits.float(), target, reduction="sum")
+            loss.backward()  # type: ignore[no-untyped-call]
+        found = recorder.found | {n: weights[n] for n in names if n in weights}
+        return {name: _pair(tensor) for name, tensor in found.items()}
+
+    def _lowered(self, model: Model) -> Lowered:
+        if self._last is None or self._last[0] is not model:
+            self._last = model, to_torch(model, inplace=False)
+        return self._last[1]
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph and keeps named results, with their gradients to come."""
+
+    def __init__(self, module: fx.GraphModule, wanted: Mapping[str, str]) -> None:
+        super().__init__(module)
+        self._wanted = wanted
+        self.found: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name in self._wanted:
+            result.requires_grad_() if result.is_leaf else result.retain_grad()
+            self.found[self._wanted[n.name]] = result
+        return result
+
+
+def _pair(tensor: Tensor) -> tuple[NDArray[Any], NDArray[Any]]:
+    slope = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+    return tensor.detach().numpy().copy(), slope.detach().numpy().copy()

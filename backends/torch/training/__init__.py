@@ -1,0 +1,1 @@
+"""Training on the torch backend: data, optimisers, the loop, checkpoints."""

@@ -1,0 +1,82 @@
+"""Checkpoints: whole or absent, and read back without executing anything."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from irprune.atomic import replacing
+from irprune.errors import IrpruneError
+
+_FORMAT = 1
+
+
+@dataclass
+class Progress:
+    """Where training stands; nothing random has a state, so this is all besides the weights."""
+
+    epoch: int
+    """Epochs done."""
+    batch: int = 0
+    """Batches done of the next one."""
+    loss: float = 0.0
+    """Sum of the losses of these batches."""
+    micro: int | None = None
+    """Examples that fit into memory at once, where a batch did not."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One row per epoch."""
+
+
+def save(
+    path: Path,
+    identity: str,
+    module: dict[str, Any],
+    optimizer: dict[str, Any],
+    progress: Progress,
+) -> None:
+    """Write a checkpoint, atomically."""
+    content = {
+        "format": _FORMAT,
+        "identity": identity,
+        "module": module,
+        "optimizer": optimizer,
+        "progress": vars(progress),
+    }
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load(path: Path, identity: str) -> tuple[dict[str, Any], dict[str, Any], Progress] | None:
+    """Return the state of module and optimiser, and the progress; None where there is no file.
+
+    Raises:
+        IrpruneError: the file is damaged, or was made by another recipe or for another network.
+    """
+    if not path.is_file():
+        return None
+    mend = "remove it to start again"
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        if found["format"] != _FORMAT:
+            raise ValueError(f"format {found['format']}")
+        progress = Progress(**found["progress"])
+        saved, module, optimizer = found["identity"], found["module"], found["optimizer"]
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        pickle.UnpicklingError,
+    ) as error:
+        reason = f"not a usable checkpoint: {str(error).splitlines()[0][:200]}"
+        raise IrpruneError(reason, file=path, mend=mend) from error
+    if saved != identity:
+        reason = "the checkpoint was made by another recipe or for another network"
+        raise IrpruneError(reason, file=path, mend=mend)
+    return module, optimizer, progress

@@ -1,0 +1,134 @@
+"""Examples in memory: they live on the device, and are augmented there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from irprune.backends.torch.training.data.source import Draw, Split, check_labels
+from irprune.errors import IrpruneError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of training images."""
+
+    crop: int = 0
+    """Pad by so many black pixels on each side and cut the size out again, somewhere."""
+    flip: bool = False
+    """Mirror half of them, left to right."""
+
+    def __post_init__(self) -> None:
+        if self.crop < 0:
+            raise IrpruneError("crop must be zero or more")
+
+
+class ArrayData:
+    """A `Data` of arrays: x ``(n, *shape)`` uint8 or floating, y ``(n,)`` integers.
+
+    uint8 means pixels, which are divided by 255; `mean` and `std` have one number per channel.
+    """
+
+    def __init__(
+        self,
+        x_train: NDArray[Any],
+        y_train: NDArray[Any],
+        x_test: NDArray[Any],
+        y_test: NDArray[Any],
+        *,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+        augmentation: Augmentation | None = None,
+        file: object = None,
+    ) -> None:
+        self._x = {"train": _examples(x_train, "x_train", file)}
+        self._x["test"] = _examples(x_test, "x_test", file)
+        if x_train.shape[1:] != x_test.shape[1:]:
+            reason = f"x_train holds {x_train.shape[1:]}, x_test {x_test.shape[1:]}"
+            raise IrpruneError(reason, file=str(file))
+        labels = {
+            "train": check_labels(y_train, len(x_train), "y_train", file),
+            "test": check_labels(y_test, len(x_test), "y_test", file),
+        }
+        self.classes = int(max(y.max() for y in labels.values())) + 1
+        self.shape = tuple(x_train.shape[1:])
+        self._y = {split: torch.from_numpy(y) for split, y in labels.items()}
+        self._augmentation = augmentation or Augmentation()
+        if self._augmentation != Augmentation() and len(self.shape) != 3:
+            raise IrpruneError("crop and flip need images (n, C, H, W)", file=str(file))
+        self._mean, self._std = (self._per_channel(v, file) for v in (mean, std))
+        self._device: torch.device | None = None
+
+    def _per_channel(self, values: tuple[float, ...] | None, file: object) -> torch.Tensor | None:
+        if values is None:
+            return None
+        if len(values) != self.shape[0]:
+            reason = f"mean and std have {len(values)} numbers for {self.shape[0]} channels"
+            raise IrpruneError(reason, file=str(file))
+        return torch.tensor(values).reshape(-1, *[1] * (len(self.shape) - 1))
+
+    def size(self, split: Split) -> int:
+        return len(self._y[split])
+
+    def batches(
+        self, split: Split, draws: Iterable[Draw], device: torch.device
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        self._move(device)
+        x, y = self._x[split], self._y[split]
+        for draw in draws:
+            index = torch.from_numpy(draw.indices).to(device)
+            part = x.index_select(0, index)
+            if draw.seed is not None and self._augmentation != Augmentation():
+                part = augmented(part, self._augmentation, draw.seed)
+            yield self._scaled(part), y.index_select(0, index)
+
+    def _scaled(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.float().div_(255) if x.dtype == torch.uint8 else x.float()
+        if self._mean is not None:
+            x = x - self._mean
+        return x if self._std is None else x / self._std
+
+    def _move(self, device: torch.device) -> None:
+        if self._device == device:
+            return
+        for held in (self._x, self._y):
+            for split, tensor in held.items():
+                held[split] = tensor.to(device)
+        self._mean = None if self._mean is None else self._mean.to(device)
+        self._std = None if self._std is None else self._std.to(device)
+        self._device = device
+
+
+def augmented(x: torch.Tensor, how: Augmentation, seed: int) -> torch.Tensor:
+    """Crop and flip images ``(n, C, H, W)``, each in its own way, by one indexing."""
+    n, channels, height, width = x.shape
+    random = np.random.default_rng(seed)
+    top, left = random.integers(0, 2 * how.crop + 1, (2, n))
+    mirrored = random.random(n) < (0.5 if how.flip else 0.0)
+    columns = np.where(mirrored[:, None], np.arange(width)[::-1], np.arange(width)) + left[:, None]
+    rows = top[:, None] + np.arange(height)
+    padded = functional.pad(x, [how.crop] * 4) if how.crop else x
+    device = x.device
+    return padded[
+        torch.arange(n, device=device)[:, None, None, None],
+        torch.arange(channels, device=device)[None, :, None, None],
+        torch.from_numpy(rows).to(device)[:, None, :, None],
+        torch.from_numpy(columns).to(device)[:, None, None, :],
+    ]
+
+
+def _examples(x: NDArray[Any], what: str, file: object) -> torch.Tensor:
+    if x.ndim < 2 or not (x.dtype == np.uint8 or np.issubdtype(x.dtype, np.floating)):
+        reason = f"{what} has shape {x.shape} and type {x.dtype}"
+        raise IrpruneError(reason, file=str(file), mend="it must be (n, ...) of uint8 or floats")
+    if x.dtype != np.uint8 and not np.isfinite(x).all():
+        raise IrpruneError(f"{what} holds NaN or infinity", file=str(file))
+    if x.dtype == np.float64:
+        x = x.astype(np.float32)
+    return torch.from_numpy(x if x.flags.writeable else x.copy())

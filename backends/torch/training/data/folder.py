@@ -1,0 +1,135 @@
+"""Images in folders, one per class: ``train/CLASS/*`` and ``val/CLASS/*``, decoded as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from irprune.backends.torch.training.data.source import Draw, Split
+from irprune.errors import IrpruneError
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
+_FOLDERS = {"train": ("train",), "test": ("val", "test")}
+_MARGIN = 256 / 224
+"""The shorter edge that evaluation resizes to, relative to the square it then cuts out."""
+
+
+class FolderData:
+    """A `Data` of images in folders: random area and flip in training, centre cut in testing."""
+
+    def __init__(
+        self,
+        root: Path,
+        size: int,
+        workers: int,
+        mean: tuple[float, ...] | None,
+        std: tuple[float, ...] | None,
+    ) -> None:
+        if find_spec("PIL") is None:
+            raise IrpruneError("image folders need Pillow", mend="pip install pillow")
+        folders = {split: _folder(root, names) for split, names in _FOLDERS.items()}
+        names = sorted(p.name for p in folders["train"].iterdir() if p.is_dir())
+        strange = {p.name for p in folders["test"].iterdir() if p.is_dir()} - set(names)
+        if not names or strange:
+            reason = (
+                f"classes {sorted(strange)} are not in train" if strange else "no class folders"
+            )
+            raise IrpruneError(reason, file=root)
+        self._files = {split: _listed(folder, names) for split, folder in folders.items()}
+        self.classes = len(names)
+        self.shape = (3, size, size)
+        self._workers = workers
+        self._mean = torch.tensor(mean or (0.0,) * 3).reshape(3, 1, 1)
+        self._std = torch.tensor(std or (1.0,) * 3).reshape(3, 1, 1)
+
+    def size(self, split: Split) -> int:
+        return len(self._files[split])
+
+    def batches(
+        self, split: Split, draws: Iterable[Draw], device: torch.device
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        images = _Images(self._files[split], self.shape[1])
+        loader = DataLoader(
+            images,
+            batch_sampler=[[(int(i), d.seed) for i in d.indices] for d in draws],
+            num_workers=self._workers,
+            pin_memory=device.type == "cuda",
+            collate_fn=_stacked,
+        )
+        mean, std = self._mean.to(device), self._std.to(device)
+        for x, y in loader:
+            pixels = x.to(device, non_blocking=True).float().div_(255)
+            yield pixels.sub_(mean).div_(std), y.to(device, non_blocking=True)
+
+
+class _Images(Dataset[tuple[torch.Tensor, int]]):
+    """Decoded images uint8 ``(3, size, size)`` and labels, by (index, seed)."""
+
+    def __init__(self, files: list[tuple[Path, int]], size: int) -> None:
+        self.files = files
+        self.side = size
+
+    def __getitem__(self, key: Any) -> tuple[torch.Tensor, int]:
+        from PIL import Image, UnidentifiedImageError
+
+        index, seed = key
+        path, label = self.files[index]
+        try:
+            with Image.open(path) as opened:
+                image = opened.convert("RGB")
+        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            raise IrpruneError(f"cannot decode: {error}", file=path) from error
+        image = self._centre(image) if seed is None else self._random(image, (seed, index))
+        pixels = np.asarray(image).transpose(2, 0, 1)
+        return torch.from_numpy(np.ascontiguousarray(pixels)), label
+
+    def _centre(self, image: Any) -> Any:
+        scale = self.side * _MARGIN / min(image.size)
+        width, height = (max(self.side, round(n * scale)) for n in image.size)
+        left, top = (width - self.side) // 2, (height - self.side) // 2
+        return image.resize((width, height)).crop((left, top, left + self.side, top + self.side))
+
+    def _random(self, image: Any, seed: tuple[int, int]) -> Any:
+        """Cut out 8 to 100 % at an aspect of 3/4 to 4/3 (Szegedy et al. 2015); flip half."""
+        from PIL import Image
+
+        random = np.random.default_rng(seed)
+        area = image.width * image.height * random.uniform(0.08, 1)
+        aspect = np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+        width = min(image.width, max(1, round((area * aspect) ** 0.5)))
+        height = min(image.height, max(1, round((area / aspect) ** 0.5)))
+        left = random.integers(0, image.width - width + 1)
+        top = random.integers(0, image.height - height + 1)
+        box = (int(left), int(top), int(left + width), int(top + height))
+        image = image.resize((self.side, self.side), box=box)
+        flip = Image.Transpose.FLIP_LEFT_RIGHT
+        return image.transpose(flip) if random.random() < 0.5 else image
+
+
+def _stacked(items: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.stack([x for x, _ in items]), torch.tensor([y for _, y in items])
+
+
+def _folder(root: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise IrpruneError(f"no folder {' or '.join(names)} here", file=root)
+
+
+def _listed(folder: Path, names: list[str]) -> list[tuple[Path, int]]:
+    found = [
+        (path, label)
+        for label, name in enumerate(names)
+        for path in sorted((folder / name).rglob("*"))
+        if path.suffix.lower() in _SUFFIXES
+    ]
+    if not found:
+        raise IrpruneError("no images", file=folder, mend=f"known: {', '.join(_SUFFIXES)}")
+    return found

@@ -1,0 +1,300 @@
+"""The training loop: epochs of a recipe on a data set, resumed exactly after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from tqdm import tqdm
+
+from irprune.backends.torch.training import checkpoint
+from irprune.backends.torch.training.checkpoint import Progress
+from irprune.backends.torch.training.data import Data, Draw
+from irprune.backends.torch.training.log import TrainingLog
+from irprune.backends.torch.training.objective import Gradients, Objective, logits_of
+from irprune.backends.torch.training.optim import make_optimizer
+from irprune.errors import IrpruneError
+from irprune.recipe import Machine, Recipe
+from irprune.training import Diverged, Score
+
+_TEST_BATCH = 500
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train, on what, how, and where to keep what is needed to go on after a kill."""
+
+    module: nn.Module
+    data: Data
+    recipe: Recipe
+    folder: Path
+    machine: Machine = Machine()
+    first: int = 0
+    """The epoch to start from: order, augmentation and learning rate are that epoch's."""
+    last: int | None = None
+    teacher: nn.Module | None = None
+    after_epoch: Callable[[int], None] | None = None
+    """Called in the first process with the number of epochs done, before the checkpoint of it."""
+    log: Callable[[str], None] = lambda message: None
+
+
+def fabric_of(machine: Machine) -> Fabric:
+    """Return the engine; IrpruneError where the machine lacks the accelerator."""
+    if machine.accelerator == "cuda" and not torch.cuda.is_available():
+        raise IrpruneError("this machine has no CUDA device", mend="set accelerator = auto or cpu")
+    if machine.devices > 1 and not torch.distributed.is_torchelastic_launched():
+        # Fabric would start the command anew for each device, whatever the command is.
+        mend = f"start with torchrun --nproc-per-node {machine.devices}"
+        raise IrpruneError(f"{machine.devices} devices need as many processes", mend=mend)
+    fabric = Fabric(
+        accelerator=machine.accelerator,
+        devices=machine.devices,
+        strategy=machine.strategy,
+        precision=machine.precision,
+    )
+    if fabric.world_size > 1:
+        fabric.launch()
+    return fabric
+
+
+def batches_of(size: int, batch: int) -> list[tuple[int, int]]:
+    """Return where batches start and end; a last one of a single example is left out."""
+    parts = [(start, min(start + batch, size)) for start in range(0, size, batch)]
+    return parts[:-1] if len(parts) > 1 and parts[-1][1] - parts[-1][0] == 1 else parts
+
+
+def train(job: Job) -> list[dict[str, float]]:
+    """Train the module in place; return one row per epoch since `first`.
+
+    With the same job in the same folder a killed run goes on where its last checkpoint stands, and
+    computes what it would have computed.
+
+    Raises:
+        Diverged: the loss is NaN or infinite.
+        IrpruneError: memory, checkpoint or accelerator do not allow it.
+    """
+    with torch.random.fork_rng():
+        loop = _Loop(job, fabric_of(job.machine))
+        try:
+            return loop.run()
+        finally:
+            loop.log.close()
+
+
+class _Loop:
+    def __init__(self, job: Job, fabric: Fabric) -> None:
+        self.job, self.fabric, self.recipe = job, fabric, job.recipe
+        job.folder.mkdir(parents=True, exist_ok=True)
+        self.path = job.folder / CHECKPOINT
+        self.parts = batches_of(job.data.size("train"), job.recipe.batch)
+        self.last = job.recipe.epochs if job.last is None else job.last
+        module = job.module
+        self.identity = _identity(job)
+        found = checkpoint.load(self.path, self.identity)
+        if found is not None:
+            module.load_state_dict(found[0])
+        if job.machine.channels_last:
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = make_optimizer(job.recipe.optimizer, module.parameters())
+        runs = torch.compile(module) if job.machine.compile else module
+        self.module, self.optimizer = fabric.setup(cast(nn.Module, runs), optimizer)
+        self.progress = Progress(epoch=job.first)
+        if found is not None:
+            self.optimizer.load_state_dict(found[1])
+            self.progress = found[2]
+        teacher = job.teacher
+        if teacher is not None:
+            teacher = fabric.setup_module(teacher.eval().requires_grad_(False))
+        objective = Objective(job.recipe, teacher)
+        self.gradients = Gradients(fabric, self.module, objective, job.log, self.progress.micro)
+        self.log = TrainingLog(
+            job.folder, self._step, job.machine.tensorboard and fabric.is_global_zero
+        )
+        self.saved = time.monotonic()
+
+    @property
+    def _step(self) -> int:
+        """Steps done since the start of the recipe."""
+        return self.progress.epoch * len(self.parts) + self.progress.batch
+
+    def run(self) -> list[dict[str, float]]:
+        while self.progress.epoch < self.last and not self._reached():
+            self._epoch()
+        return self.progress.history
+
+    def _reached(self) -> bool:
+        target, history = self.recipe.target, self.progress.history
+        return target is not None and bool(history) and history[-1]["accuracy"] >= target
+
+    def _epoch(self) -> None:
+        progress = self.progress
+        self.module.train()
+        before = progress.loss if self.fabric.is_global_zero else 0.0
+        running = torch.tensor(before, device=self.fabric.device)
+        bar = tqdm(
+            total=len(self.parts),
+            initial=progress.batch,
+            desc=f"epoch {progress.epoch + 1}/{self.last}",
+            leave=False,
+            disable=None if self.fabric.is_global_zero else True,
+        )
+        with bar:
+            for start, end, x, y in self._batches():
+                running += self._update(x, y, end - start)
+                progress.batch += 1
+                bar.update()
+                if self._step % self.job.machine.log_steps == 0:
+                    progress.loss = self._checked(running)
+                    loss = progress.loss / progress.batch
+                    bar.set_postfix(loss=f"{loss:.4f}")
+                    self._tell(train_loss=loss, lr=self.optimizer.param_groups[0]["lr"])
+                if self._due():
+                    progress.loss = self._checked(running)
+                    self._save()
+        loss = self._checked(running) / len(self.parts)
+        self._finish_epoch(loss)
+
+    def _batches(self) -> Iterator[tuple[int, int, torch.Tensor, torch.Tensor]]:
+        """Yield bounds and this process's examples of the batches yet to do in the epoch."""
+        epoch, recipe, fabric = self.progress.epoch, self.recipe, self.fabric
+        random = np.random.default_rng((recipe.seed, epoch))
+        order = random.permutation(self.job.data.size("train"))
+        parts = self.parts[self.progress.batch :]
+        first = self._step
+        draws = [
+            Draw(
+                order[start:end][fabric.global_rank :: fabric.world_size], _mixed(recipe, first + i)
+            )
+            for i, (start, end) in enumerate(parts)
+        ]
+        found = self.job.data.batches("train", draws, fabric.device)
+        for (start, end), (x, y) in zip(parts, found, strict=True):
+            yield start, end, _laid(x, self.job.machine), y
+
+    def _update(self, x: torch.Tensor, y: torch.Tensor, total: int) -> torch.Tensor:
+        """Take one optimiser step; return the mean loss of the batch, a scalar."""
+        recipe = self.recipe
+        # Dropout draws by step and process: nothing random has a state to be saved.
+        torch.manual_seed(_mixed(recipe, self._step) + self.fabric.global_rank)
+        share = recipe.schedule.share(self._step, len(self.parts), recipe.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.optimizer.lr * share
+        loss = self.gradients.of(x, y, total)
+        if recipe.clip is not None:
+            self.fabric.clip_gradients(
+                self.module,
+                self.optimizer,
+                max_norm=recipe.clip,
+                error_if_nonfinite=False,
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    def _checked(self, running: torch.Tensor) -> float:
+        """Return the sum of losses as a number (Diverged unless it is one)."""
+        total = float(cast(torch.Tensor, self.fabric.all_reduce(running.clone(), reduce_op="sum")))
+        finite = np.isfinite(total) and all(
+            bool(torch.isfinite(p).all()) for p in self.job.module.parameters()
+        )
+        if not finite:
+            kept = f"; {self.path} is the last good one" if self.path.is_file() else ""
+            raise Diverged(
+                f"the loss is not finite after step {self._step} "
+                f"(epoch {self.progress.epoch + 1}){kept}",
+                mend="lower the learning rate, warm up, or clip gradients",
+            )
+        return total
+
+    def _due(self) -> bool:
+        machine = self.job.machine
+        every, minutes = machine.checkpoint_steps, machine.checkpoint_minutes
+        if self.progress.batch == len(self.parts):
+            return False  # the epoch's own checkpoint follows
+        if every is not None and self._step % every == 0:
+            return True
+        # Processes do not share a clock: only steps may decide where there are several.
+        alone = self.fabric.world_size == 1
+        return alone and minutes is not None and time.monotonic() - self.saved >= 60 * minutes
+
+    def _finish_epoch(self, loss: float) -> None:
+        score = scored(self.module, self.job.data, self.fabric, self.job.machine)
+        if not np.isfinite(score.loss):
+            self._checked(torch.tensor(float("nan"), device=self.fabric.device))
+        progress = self.progress
+        row = {
+            "epoch": progress.epoch + 1,
+            "train_loss": loss,
+            "loss": score.loss,
+            "accuracy": score.accuracy,
+        }
+        self.progress = Progress(
+            progress.epoch + 1, micro=self.gradients.micro, history=[*progress.history, row]
+        )
+        self._tell(**row)
+        if self.fabric.is_global_zero and self.job.after_epoch is not None:
+            self.job.after_epoch(self.progress.epoch)
+        self._save()
+
+    def _save(self) -> None:
+        self.progress.micro = self.gradients.micro
+        if self.fabric.is_global_zero:
+            module, optimizer = self.job.module.state_dict(), self.optimizer.state_dict()
+            checkpoint.save(self.path, self.identity, module, optimizer, self.progress)
+        self.fabric.barrier()
+        self.saved = time.monotonic()
+
+    def _tell(self, **numbers: float) -> None:
+        if self.fabric.is_global_zero:
+            self.log.add(self._step, **numbers)
+
+
+def scored(module: nn.Module, data: Data, fabric: Fabric, machine: Machine) -> Score:
+    """Return accuracy and loss of a module on the test split, in eval mode."""
+    training = module.training
+    module.eval()
+    size = data.size("test")
+    rank, world = fabric.global_rank, fabric.world_size
+    draws = [
+        Draw(np.arange(start, min(start + _TEST_BATCH, size))[rank::world])
+        for start in range(0, size, _TEST_BATCH)
+    ]
+    sums = torch.zeros(2, device=fabric.device, dtype=torch.float64)
+    with torch.no_grad():
+        for x, y in data.batches("test", draws, fabric.device):
+            logits = logits_of(module(_laid(x, machine))).float()
+            sums[0] += (logits.argmax(1) == y).sum()
+            sums[1] += nn.functional.cross_entropy(logits, y, reduction="sum")
+    module.train(training)
+    total = cast(torch.Tensor, fabric.all_reduce(sums, reduce_op="sum"))
+    right, loss = (total / size).tolist()
+    return Score(right, loss)
+
+
+def _laid(x: torch.Tensor, machine: Machine) -> torch.Tensor:
+    return (
+        x.contiguous(memory_format=torch.channels_last)
+        if machine.channels_last and x.ndim == 4
+        else x
+    )
+
+
+def _mixed(recipe: Recipe, step: int) -> int:
+    """The seed of a step."""
+    return (recipe.seed << 32) + step
+
+
+def _identity(job: Job) -> str:
+    """What a checkpoint must have been made by: the recipe, the start, the network's shapes."""
+    shapes = [(name, tuple(t.shape)) for name, t in job.module.state_dict().items()]
+    text = repr((job.recipe, job.first, job.data.size("train"), shapes))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,143 @@
+"""A `Trainer` on torch: lowers a model, trains it, writes the weights back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from irprune.backends.torch import to_torch
+from irprune.backends.torch.training.data import Data, Draw
+from irprune.backends.torch.training.data.source import check_fit
+from irprune.backends.torch.training.loop import Job, fabric_of, scored, train
+from irprune.errors import IrpruneError
+from irprune.model import Model
+from irprune.recipe import Machine, Recipe
+from irprune.training import Fitted, Score
+from irprune.walk import dims_of
+
+
+class TorchTrainer:
+    """See `irprune.training.Trainer`."""
+
+    def __init__(
+        self, data: Data, recipe: Recipe, machine: Machine, log: Callable[[str], None]
+    ) -> None:
+        self._data, self._recipe, self._machine, self._log = data, recipe, machine, log
+
+    def initialise(self, model: Model, seed: int) -> None:
+        module = to_torch(model)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for layer in module.modules():
+                _reset(layer)
+        model.update_from(module)
+
+    def fit(
+        self,
+        model: Model,
+        folder: Path,
+        *,
+        first: int = 0,
+        last: int | None = None,
+        keep: Sequence[int] = (),
+        teacher: Model | None = None,
+    ) -> Fitted:
+        data = self._fitting(model)
+        module = to_torch(model)
+
+        def after_epoch(epoch: int) -> None:
+            if epoch in keep:
+                kept = model.clone()
+                kept.update_from(module)
+                kept.save(folder / f"epoch-{epoch}.onnx")
+
+        folder.mkdir(parents=True, exist_ok=True)
+        if first in keep:
+            model.save(folder / f"epoch-{first}.onnx")
+        rows = train(
+            Job(
+                module,
+                data,
+                self._recipe,
+                folder,
+                self._machine,
+                first,
+                last,
+                None if teacher is None else to_torch(teacher),
+                after_epoch,
+                self._log,
+            )
+        )
+        model.update_from(module)
+        score = Score(rows[-1]["accuracy"], rows[-1]["loss"]) if rows else self.score(model)
+        return Fitted(score, len(rows))
+
+    def score(self, model: Model) -> Score:
+        data = self._fitting(model)
+        fabric = fabric_of(self._machine)
+        return scored(fabric.setup_module(to_torch(model)), data, fabric, self._machine)
+
+    def sample(
+        self, model: Model, count: int, seed: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        data = self._fitting(model)
+        if count > data.size("train"):
+            reason = f"{count} samples of {data.size('train')} training examples"
+            raise IrpruneError(reason, mend="ask for fewer samples")
+        index = np.random.default_rng((seed, 1)).permutation(data.size("train"))[:count]
+        ((x, y),) = data.batches("train", [Draw(index)], torch.device("cpu"))
+        return x.numpy(), y.numpy()
+
+    def _fitting(self, model: Model) -> Data:
+        """Return the data as the model takes it (IrpruneError: no fit)."""
+        inputs, outputs = model.ir.graph.inputs, model.ir.graph.outputs
+        if len(inputs) != 1:
+            raise IrpruneError(f"the model has {len(inputs)} inputs; training feeds one")
+        dims, last = dims_of(inputs[0]) or [], dims_of(outputs[0]) or []
+        if not dims or isinstance(dims[0], int):
+            raise IrpruneError(
+                f"input {inputs[0].name} has the fixed batch {dims[0] if dims else '?'}",
+                mend="export the model with a dynamic batch",
+            )
+        shape = tuple(dim if isinstance(dim, int) else None for dim in dims[1:])
+        classes = last[-1] if last and isinstance(last[-1], int) else None
+        return _Flat(self._data) if check_fit(self._data, shape, classes) else self._data
+
+
+def _reset(layer: nn.Module) -> None:
+    """Draw the weights of one layer as torch does; a lowered BatchNorm counts no batches."""
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        for tensor, number in (
+            (layer.weight, 1),
+            (layer.bias, 0),
+            (layer.running_mean, 0),
+            (layer.running_var, 1),
+        ):
+            if tensor is not None:
+                nn.init.constant_(tensor, number)
+        return
+    reset = getattr(layer, "reset_parameters", None)
+    if callable(reset):
+        reset()
+
+
+class _Flat:
+    """Data whose examples are laid out in one row."""
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        self.classes = data.classes
+        self.shape = (int(np.prod(data.shape)),)
+
+    def size(self, split: Any) -> int:
+        return self._data.size(split)
+
+    def batches(self, split: Any, draws: Any, device: torch.device) -> Any:
+        for x, y in self._data.batches(split, draws, device):
+            yield x.flatten(1), y

@@ -1,0 +1,126 @@
+"""Iterative pruning with rewinding: Algorithm 1 of Zhao et al. (Iterative Activation-based
+Structured Pruning), round by round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irprune.errors import IrpruneError
+from irprune.explore.iterate.config import Config, DataSet, read_config
+
+if TYPE_CHECKING:
+    from irprune.model import Model
+    from irprune.passbase import Context
+    from irprune.training import Trainer
+
+__all__ = ["iterate", "read_config"]
+
+
+def iterate(
+    config: Config | Path | str,
+    folder: Path | str,
+    *,
+    home: Path | str | None = None,
+    seed: int | None = None,
+    data: Path | str | None = None,
+    base: Path | str | None = None,
+    trainer: Trainer | None = None,
+    model: Model | None = None,
+    log: Callable[[str], None] = lambda message: None,
+) -> list[dict[str, Any]]:
+    """Run, or go on with, an iterative pruning; write models, records and report into `folder`.
+
+    Args:
+        config: a configuration, or the path of its file.
+        folder: where everything is written; a run that was killed goes on from what is there.
+        home: the folder that paths in the configuration are relative to; by default that of its
+            file, or the current one.
+        seed: instead of the configuration's.
+        data: path of the data set, instead of the configuration's.
+        base: the folder of another run of the same original network, whose training is taken over.
+        trainer: who trains; by default torch, on the configuration's data and machine.
+        model: the network; by default the configuration's source.
+        log: takes one line of progress.
+
+    Returns:
+        One record per round, the original network's first.
+
+    Raises:
+        IrpruneError: configuration, data, model or folder do not fit; torch is missing.
+        CheckFailed: a compaction is not proved, or the loss is no number any more.
+    """
+    from irprune.explore.iterate.report import write_report
+    from irprune.explore.iterate.run import Iteration
+
+    if not isinstance(config, Config):
+        home = Path(config).parent if home is None else home
+        config = read_config(config)
+    home = Path() if home is None else Path(home)
+    if seed is not None:
+        config = replace(config, train=replace(config.train, seed=seed))
+    folder = Path(folder)
+    with _context(config, log) as context:
+        run = Iteration(
+            config,
+            folder,
+            _model(config, home) if model is None else model,
+            _trainer(config, home, data, log) if trainer is None else trainer,
+            context,
+            log,
+            None if base is None else Path(base),
+        )
+        records = run.run()
+    write_report(config, records, folder)
+    return records
+
+
+def _model(config: Config, home: Path) -> Model:
+    from irprune import api
+    from irprune.frontends.torch import is_factory, load_factory
+
+    source = home / config.model.source
+    return load_factory(source, {}) if is_factory(source) else api.load(source)
+
+
+def _trainer(
+    config: Config, home: Path, path: Path | str | None, log: Callable[[str], None]
+) -> Trainer:
+    missing = [name for name in ("torch", "lightning_fabric") if find_spec(name) is None]
+    if missing:
+        mend = "install the extra: pip install 'irprune[torch]'"
+        raise IrpruneError(f"training needs {' and '.join(missing)}", mend=mend)
+    from irprune.backends.torch.training.data import Augmentation, open_data
+    from irprune.backends.torch.training.trainer import TorchTrainer
+
+    table: DataSet = config.data
+    if path is None and table.path is not None:
+        path = home / table.path
+    data = open_data(
+        table.name,
+        path,
+        mean=table.mean,
+        std=table.std,
+        augmentation=Augmentation(table.crop, table.flip),
+        size=table.size,
+        workers=table.workers,
+    )
+    return TorchTrainer(data, config.train, config.machine, log)
+
+
+@contextmanager
+def _context(config: Config, log: Callable[[str], None]) -> Iterator[Context]:
+    """What analyses and measurements run in."""
+    from irprune.passbase import Context
+
+    if find_spec("onnxruntime") is None:
+        mend = "install the extra: pip install 'irprune[cpu]'"
+        raise IrpruneError("iterative pruning measures with onnxruntime", mend=mend)
+    from irprune.backends.ort.runner import OrtRunner
+
+    with OrtRunner() as runner:
+        yield Context(seed=config.train.seed, runner=lambda: runner, log=log)

@@ -1,0 +1,159 @@
+"""What an iterative run is told: the tables of its TOML file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from irprune.errors import IrpruneError
+from irprune.recipe import Machine, Recipe
+from irprune.tables import read_tables
+
+Method = Literal["ilp", "iap", "aiap"]
+Counting = Literal["paper", "physical"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """``[model]``: what is pruned."""
+
+    source: str
+    """An ONNX file, or ``file.py:factory``, which is executed; relative to the configuration."""
+    weights: Literal["given", "fresh"] = "given"
+    """`fresh`: drawn anew by the seed, as torch initialises its layers."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """``[data]``: see `open_data` of the torch backend."""
+
+    name: str
+    path: str | None = None
+    """Relative to the configuration."""
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    crop: int = 0
+    flip: bool = False
+    size: int = 224
+    workers: int = 4
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """``[prune]``: how each round selects filters.
+
+    `ilp` and `iap` remove a share of the *remaining* filters of every layer, with the smallest
+    L1 norms or mean activations; `aiap` those whose mean activation is at most a threshold.
+    """
+
+    method: Method = "iap"
+    conv: tuple[float, ...] = (0.1,)
+    """Share removed from convolutions in rounds 1, 2, ...; the last one holds from then on."""
+    dense: tuple[float, ...] = (0.2,)
+    activation: Literal["mean", "sum"] = "mean"
+    """`mean` over space, as the paper says, or `sum` over it, as its formula has it."""
+    samples: int = 60
+    """Training examples that activations are measured on."""
+    step: float = 0.01
+    """λ: what the threshold grows by when a round removes too little."""
+    hold: int = 3
+    """The threshold is 0 up to this round."""
+    enough: float = 0.01
+    """A round that removes at least this share of the original parameters is enough."""
+    least: int = 1
+    """Filters that every layer keeps."""
+    skip: tuple[str, ...] = ()
+    """Patterns of weights whose layers keep all filters."""
+    verify: bool = True
+    """Prove each round's compaction."""
+
+    def __post_init__(self) -> None:
+        for name in ("conv", "dense"):
+            shares = getattr(self, name)
+            if not shares or not all(0 <= share < 1 for share in shares):
+                raise IrpruneError(f"{name} = {list(shares)}: shares removed lie in [0, 1)")
+        if self.samples < 1 or self.least < 1:
+            raise IrpruneError("samples and least must be at least 1")
+        if self.step <= 0:
+            raise IrpruneError("step must be positive, or the threshold never grows")
+
+
+@dataclass(frozen=True)
+class Rewinding:
+    """``[rewind]``: where retraining starts after each round."""
+
+    epoch: int
+    """k: retraining runs from here to the end of the recipe."""
+    what: Literal["weights", "learning-rate"] = "weights"
+    """`weights`: to their values at epoch k, with the learning rate; or the latter alone."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """``[objective]``: the run ends after the first round that meets any of these."""
+
+    rounds: int = 25
+    accuracy_loss: float | None = None
+    """Test accuracy below the original's by more than this."""
+    compression: float | None = None
+    """Original parameters over remaining ones."""
+    counting: Counting = "paper"
+    """Which parameters count: see `irprune.explore.iterate.measure`."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise IrpruneError("rounds must be at least 1")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole configuration."""
+
+    model: Network
+    data: DataSet
+    train: Recipe
+    rewind: Rewinding
+    prune: Pruning = field(default_factory=Pruning)
+    objective: Objective = field(default_factory=Objective)
+    machine: Machine = field(default_factory=Machine)
+    pretrained: bool = False
+    """The model's weights are those of a trained network: round 0 only measures it."""
+    latency: bool = True
+    """Time each round's model with onnxruntime."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rewind.epoch < self.train.epochs:
+            reason = f"epoch = {self.rewind.epoch} must lie in [0, {self.train.epochs})"
+            raise IrpruneError(reason, node="rewind.epoch")
+        if self.machine.devices != 1:
+            reason = "iterative pruning trains in one process"
+            raise IrpruneError(reason, node="machine.devices", mend="set devices = 1")
+        if self.pretrained and self.rewind.what == "weights":
+            raise IrpruneError(
+                "a pretrained network has no weights of an earlier epoch",
+                node="rewind.what",
+                mend="use learning-rate, or pretrained = false",
+            )
+        if self.pretrained and self.model.weights == "fresh":
+            raise IrpruneError("a pretrained network keeps its weights", node="model.weights")
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the results: everything but the machine and the objective."""
+        found = asdict(self)
+        del found["machine"], found["objective"], found["latency"]
+        return found
+
+    def base_identity(self) -> str:
+        """What decides the original network's training, as a hash."""
+        parts = asdict(self)
+        kept = {key: parts[key] for key in ("model", "data", "train", "pretrained")}
+        kept["rewind"] = self.rewind.epoch
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def read_config(path: Path | str) -> Config:
+    """Read a configuration (IrpruneError naming file, key and mend)."""
+    return read_tables(Config, Path(path))

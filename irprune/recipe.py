@@ -1,0 +1,149 @@
+"""How a network is trained, as plain data: optimiser, learning rate, budget, machine."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from math import cos, exp, floor, isfinite, pi
+from typing import Literal
+
+from irprune.errors import IrpruneError
+
+Policy = Literal[
+    "constant", "fixed", "step", "multistep", "cosine", "exp", "inv", "poly", "sigmoid"
+]
+Unit = Literal["epochs", "steps"]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The update rule. Weight decay is added to the gradient, except in `adamw`."""
+
+    name: Literal["sgd", "nadam", "adamw"] = "sgd"
+    lr: float = 0.1
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    nesterov: bool = False
+    betas: tuple[float, ...] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "weight_decay", "momentum", "eps"):
+            value = getattr(self, name)
+            if not (isfinite(value) and value >= 0):
+                raise IrpruneError(f"{name} = {value} must be zero or more")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise IrpruneError("betas are two numbers in [0, 1)")
+        if self.nesterov and self.momentum == 0:
+            raise IrpruneError("nesterov = true needs a momentum")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate as a share of the optimiser's, a function of time alone.
+
+    Time t counts `unit`s from the start of training, T is the whole of it:
+    `constant` (Caffe: `fixed`) 1; `step` gamma^⌊t/every⌋; `multistep` gamma^|{m in at: m ≤ t}|;
+    `exp` gamma^t; `inv` (1 + gamma t)^-power; `poly` (1 - t/T)^power; `sigmoid`
+    1 / (1 + e^(-gamma (t - every))): Caffe's policies, its `stepsize` being `every` and its
+    `stepvalue` `at`. `cosine` falls from 1 to `least` over what the warm-up leaves of T.
+    While t < warmup the share is t/warmup.
+    """
+
+    policy: Policy = "constant"
+    unit: Unit = "epochs"
+    gamma: float = 0.1
+    power: float = 1.0
+    every: float = 0.0
+    at: tuple[float, ...] = ()
+    least: float = 0.0
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.policy in ("step", "sigmoid") and self.every <= 0:
+            raise IrpruneError(f"policy {self.policy} needs `every`, a positive number")
+        if self.policy == "multistep" and not self.at:
+            raise IrpruneError("policy multistep needs `at`, a list of times")
+        if list(self.at) != sorted(self.at):
+            raise IrpruneError("`at` must ascend")
+        if self.warmup < 0:
+            raise IrpruneError("`warmup` must be zero or more")
+
+    def share(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """Return the share of the learning rate that holds for a step, counted from 0."""
+        per = 1 if self.unit == "steps" else steps_per_epoch
+        t, total = step / per, epochs * steps_per_epoch / per
+        if t < self.warmup:
+            return t / self.warmup
+        match self.policy:
+            case "constant" | "fixed":
+                return 1.0
+            case "step":
+                return float(self.gamma ** floor(t / self.every))
+            case "multistep":
+                return float(self.gamma ** bisect_right(self.at, t))
+            case "exp":
+                return float(self.gamma**t)
+            case "inv":
+                return float((1 + self.gamma * t) ** -self.power)
+            case "poly":
+                return float(max(0.0, 1 - t / total) ** self.power)
+            case "sigmoid":
+                return 1 / (1 + exp(-self.gamma * (t - self.every)))
+            case "cosine":
+                past = min(1.0, (t - self.warmup) / max(total - self.warmup, 1e-12))
+                return self.least + (1 - self.least) * (1 + cos(pi * past)) / 2
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Hinton et al. 2015: (1 - weight) CE(labels) + weight T² KL(teacher/T, student/T)."""
+
+    weight: float = 0.0
+    temperature: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1 or self.temperature <= 0:
+            raise IrpruneError("distillation takes a weight in [0, 1] and a temperature above 0")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the weights that training ends with."""
+
+    epochs: int
+    batch: int = 128
+    seed: int = 0
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    distillation: Distillation = field(default_factory=Distillation)
+    label_smoothing: float = 0.0
+    clip: float | None = None
+    """Largest norm of all gradients together."""
+    target: float | None = None
+    """Stop after the first epoch whose test accuracy reaches this."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 1:
+            raise IrpruneError("epochs and batch must be at least 1")
+        if self.clip is not None and self.clip <= 0:
+            raise IrpruneError("clip must be positive")
+        if not 0 <= self.label_smoothing < 1:
+            raise IrpruneError("label_smoothing must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how training runs; the results differ by rounding at most."""
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = 1
+    strategy: Literal["auto", "ddp"] = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    channels_last: bool = False
+    compile: bool = False
+    checkpoint_steps: int | None = None
+    """Write a checkpoint every so many steps, besides that of each epoch."""
+    checkpoint_minutes: float | None = 10.0
+    log_steps: int = 50
+    tensorboard: bool = False

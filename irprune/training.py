@@ -1,0 +1,92 @@
+"""What iterative pruning needs from whoever trains: the protocol, and what it hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from numpy.typing import NDArray
+
+from irprune.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from irprune.model import Model
+
+
+class Diverged(CheckFailed):
+    """The loss is no number any more; the last good checkpoint is kept."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model does on the test split."""
+
+    accuracy: float
+    """Top-1, in [0, 1]."""
+    loss: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training reached: the score after its last epoch, and the epochs it took."""
+
+    score: Score
+    epochs: int
+
+
+class Differentiator(Protocol):
+    """Takes derivatives of a classifier's loss."""
+
+    def gradients(
+        self,
+        model: Model,
+        feeds: Mapping[str, NDArray[Any]],
+        labels: NDArray[Any],
+        names: Sequence[str],
+    ) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        """Return value and gradient of the named activations and initializers.
+
+        The loss is the cross-entropy of the first graph output ``(n, classes)``, summed over the
+        examples, in eval mode: the gradient of an activation is each example's own.
+        """
+        ...
+
+
+class Trainer(Protocol):
+    """Trains and scores models on one data set under one recipe."""
+
+    def fit(
+        self,
+        model: Model,
+        folder: Path,
+        *,
+        first: int = 0,
+        last: int | None = None,
+        keep: Sequence[int] = (),
+        teacher: Model | None = None,
+    ) -> Fitted:
+        """Train `model` in place from epoch `first` of the recipe up to `last` (None: its end).
+
+        Order of examples, augmentation and learning rate are those of these epochs. The model
+        after each epoch in `keep` is written to ``folder/epoch-N.onnx``. `folder` also holds the
+        checkpoint from which a call with the same arguments goes on where a killed one stopped.
+
+        Raises:
+            IrpruneError: model and data do not fit, or not even one example fits into memory.
+            Diverged: the loss is NaN or infinite.
+        """
+        ...
+
+    def score(self, model: Model) -> Score:
+        """Return accuracy and loss of a model on the test split."""
+        ...
+
+    def sample(self, model: Model, count: int, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return training examples ``(count, ...)`` and labels drawn by `seed`, not augmented."""
+        ...
+
+    def initialise(self, model: Model, seed: int) -> None:
+        """Draw the weights of `model` anew, each layer as the backend usually does."""
+        ...

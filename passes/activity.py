@@ -1,0 +1,335 @@
+"""How much each channel matters on data: scores from activations and gradients.
+
+Criteria of activations, where A is a channel's activation after the non-linearity, on b examples
+and h·w positions:
+
+- ``mean-activation``: the mean of A. Zhao et al. (Iterative Activation-based Structured Pruning),
+  in words: "calculate the mean of its activation A".
+- ``sum-activation``: the same paper's formula, Ā = 1/b Σ_k Σ_l a_kl, which divides by the batch
+  alone. The two rank alike within a layer and differ across layers, and under a threshold.
+- ``apoz``: one less the average percentage of zeros (Hu et al. 2016, Network Trimming, eq. 1).
+- ``taylor``: |1/M Σ_m ∂C/∂z_m z_m| per example, M = h·w, averaged over examples (Molchanov et al.
+  2017, Pruning CNNs for Resource Efficient Inference, section 2.2).
+- ``fisher``: 1/(2N) Σ_n g_n² with g_n = -Σ a ∂L_n/∂a (Theis et al. 2018, Fisher pruning).
+
+Criteria of weights w, where g is the gradient of the mean loss of a batch:
+
+- ``gradient``: Σ |g|, g averaged over the batches.
+- ``hessian``: Σ ½ h w², the saliency of Optimal Brain Damage (LeCun et al. 1990), its diagonal h
+  being the empirical Fisher information: the mean over batches of b g² (exact where b = 1).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from irprune.channels import Channels
+from irprune.errors import IrpruneError
+from irprune.groups import Group
+from irprune.labels import Labels
+from irprune.model import Model
+from irprune.ops import rule_for
+from irprune.passbase import Context
+from irprune.passes.calibration import Samples
+from irprune.passes.importance import Aggregate, Importance, Members, Scores
+from irprune.proof.probe import write_probe
+from irprune.protocols import Runner
+from irprune.training import Differentiator
+
+Activations = Literal["mean-activation", "sum-activation", "apoz"]
+Sensitivities = Literal["taylor", "fisher"]
+Elements = Literal["gradient", "hessian"]
+DataCriterion = Literal[
+    "mean-activation", "sum-activation", "apoz", "taylor", "fisher", "gradient", "hessian"
+]
+DATA_CRITERIA: tuple[str, ...] = get_args(DataCriterion)
+
+_NONLINEAR = frozenset(
+    (
+        *("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "Clip"),
+        *("Sigmoid", "Tanh", "HardSigmoid", "Softplus", "Softsign"),
+        *("HardSwish", "Gelu", "Mish", "Swish"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One axis of an activation that carries channels; `over` are the axes to sum away."""
+
+    value: ir.Value
+    axis: int
+    per: tuple[int, ...]
+    classes: Labels
+    """Shape ``(*lengths of per, positions)``."""
+
+    @property
+    def name(self) -> str:
+        return self.value.name or ""
+
+    def moved(self, array: NDArray[Any]) -> NDArray[np.float64]:
+        """Return an array of the value as ``(examples, rest, *per, positions)``, batch first.
+
+        Where axis 0 carries channels, the whole batch counts as one example.
+        """
+        kept = [*self.per, self.axis]
+        wide = array.astype(np.float64)
+        if 0 in kept:
+            wide, kept = wide[None], [k + 1 for k in kept]
+        rest = [k for k in range(1, wide.ndim) if k not in kept]
+        moved = wide.transpose(0, *rest, *kept)
+        shape = [wide.shape[k] for k in kept]
+        return moved.reshape(wide.shape[0], -1, *shape)
+
+
+def measured_at(channels: Channels, group: Group) -> list[Measured]:
+    """Return where the channels of a group are measured.
+
+    From each layer that creates them, forward to the first non-linearity (of a gated one such as
+    x·sigmoid(x), the product); where there is none, to the inputs of the layers that sum them away.
+    """
+    inside = np.zeros(channels.count, np.bool_)
+    inside[group.classes] = True
+    found: dict[tuple[ir.Value, bool], None] = {}
+    seen: set[ir.Value] = set()
+    frontier = [out for site in group.producers for out in site.node.outputs]
+    while frontier:
+        value = frontier.pop()
+        if value in seen or not _carried(channels, value, inside):
+            continue
+        seen.add(value)
+        for node in value.consumers():
+            if node.op_type in _NONLINEAR and node.inputs[0] is value:
+                found[_gated(value, node.outputs[0]), True] = None
+            elif any(node.inputs[c.data] is value for c in rule_for(node).contractions(node)):
+                found[value, False] = None
+            else:
+                frontier.extend(node.outputs)
+    after = [value for value, nonlinear in found if nonlinear]
+    values = after or [value for value, _ in found]
+    return [site for value in values for site in _carried(channels, value, inside)]
+
+
+def _gated(value: ir.Value, gate: ir.Value) -> ir.Value:
+    """Return the product of a value and its own non-linearity, or else the latter."""
+    for node in gate.consumers():
+        if node.op_type == "Mul" and value in node.inputs:
+            return node.outputs[0]
+    return gate
+
+
+def _carried(channels: Channels, value: ir.Value, inside: NDArray[np.bool_]) -> list[Measured]:
+    """Return the axes of a value that carry classes in a mask."""
+    return [
+        Measured(value, axis, channels.per(value, axis), classes)
+        for axis, classes in enumerate(channels.of(value))
+        if classes is not None and inside[classes].any()
+    ]
+
+
+def spread(
+    parts: Sequence[tuple[NDArray[np.float64], Labels]], group: Group, aggregate: Aggregate
+) -> Scores:
+    """Return one score per class of a group from scores by position, shape ``(size,)``."""
+    scores = np.concatenate([s.ravel() for s, _ in parts])
+    classes = np.concatenate([c.ravel() for _, c in parts])
+    inside = np.isin(classes, group.classes)
+    position = np.searchsorted(group.classes, classes[inside])
+    if aggregate == "max":
+        highest = np.full(len(group), -np.inf)
+        np.maximum.at(highest, position, scores[inside])
+        return highest
+    total: Scores = np.bincount(position, scores[inside], len(group)).astype(np.float64)
+    if aggregate == "sum":
+        return total
+    return total / np.maximum(np.bincount(position, minlength=len(group)), 1)
+
+
+class Activity:
+    """Scores of the classes of a graph from what it computes on samples.
+
+    Raises:
+        IrpruneError: the criterion needs labels or a backend that is not there, or a number on the
+            way is NaN or infinite.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        channels: Channels,
+        groups: Sequence[Group],
+        criterion: DataCriterion,
+        samples: Samples,
+        context: Context,
+        members: Members = "producers",
+        aggregate: Aggregate = "mean",
+    ) -> None:
+        self._aggregate = aggregate
+        self._sites = {group.index: measured_at(channels, group) for group in groups}
+        self._weights: Importance | None = None
+        self._means: Mapping[tuple[str, int], NDArray[np.float64]] = {}
+        if criterion in get_args(Elements):
+            elements = _elements(model, channels, criterion, samples, _differentiator(context))
+            self._weights = _OfElements(channels, elements, members, aggregate)
+            return
+        sites = {(s.name, s.axis): s for found in self._sites.values() for s in found}
+        if criterion in get_args(Activations):
+            if context.runner is None:
+                mend = "install the extra: pip install 'irprune[cpu]'"
+                raise IrpruneError(f"criterion {criterion} needs onnxruntime", mend=mend)
+            self._means = _activations(model, sites, criterion, samples, context.runner())
+        else:
+            differentiator = _differentiator(context)
+            self._means = _sensitivities(model, sites, criterion, samples, differentiator)
+
+    def of(self, group: Group) -> Scores | None:
+        """Return the scores of a group's classes, shape ``(size,)``; None where undefined."""
+        if self._weights is not None:
+            return self._weights.of(group)
+        sites = self._sites[group.index]
+        if not sites:
+            return None
+        parts = [(self._means[site.name, site.axis], site.classes) for site in sites]
+        return spread(parts, group, self._aggregate)
+
+
+_MEASURES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "mean-activation": lambda a: a.mean(axis=1).sum(axis=0),
+    "sum-activation": lambda a: a.sum(axis=1).sum(axis=0),
+    "apoz": lambda a: (a != 0).mean(axis=1).sum(axis=0),
+}
+"""From activations ``(examples, positions, ...)`` to the sum over examples."""
+_SENSITIVITIES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "taylor": lambda ag: np.abs(ag.mean(axis=1)).sum(axis=0),
+    "fisher": lambda ag: (ag.sum(axis=1) ** 2).sum(axis=0) / 2,
+}
+"""The same from products of activation and gradient."""
+Sites = Mapping[tuple[str, int], Measured]
+
+
+def _activations(
+    model: Model, sites: Sites, criterion: str, samples: Samples, runner: Runner
+) -> dict[tuple[str, int], NDArray[np.float64]]:
+    names = list(dict.fromkeys(name for name, _ in sites))
+    totals: dict[tuple[str, int], Any] = {}
+    counts: dict[tuple[str, int], int] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "probe.onnx"
+        write_probe(model.ir.clone(), path, names)
+        for feeds in samples.batches():
+            found = runner.run(path, feeds, names)
+            _add(totals, counts, sites, found, _MEASURES[criterion])
+    return _means(totals, counts)
+
+
+def _sensitivities(
+    model: Model, sites: Sites, criterion: str, samples: Samples, backend: Differentiator
+) -> dict[tuple[str, int], NDArray[np.float64]]:
+    names = list(dict.fromkeys(name for name, _ in sites))
+    totals: dict[tuple[str, int], Any] = {}
+    counts: dict[tuple[str, int], int] = {}
+    for feeds, labels in _labelled(samples, criterion):
+        found = backend.gradients(model, feeds, labels, names)
+        products = {name: value * slope for name, (value, slope) in found.items()}
+        _add(totals, counts, sites, products, _SENSITIVITIES[criterion])
+    return _means(totals, counts)
+
+
+def _add(
+    totals: dict[tuple[str, int], Any],
+    counts: dict[tuple[str, int], int],
+    sites: Sites,
+    found: Mapping[str, NDArray[Any]],
+    measure: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+) -> None:
+    for key, site in sites.items():
+        moved = site.moved(found[site.name])
+        totals[key] = totals.get(key, 0.0) + measure(moved)
+        counts[key] = counts.get(key, 0) + len(moved)
+
+
+def _means(
+    totals: Mapping[tuple[str, int], Any], counts: Mapping[tuple[str, int], int]
+) -> dict[tuple[str, int], NDArray[np.float64]]:
+    means = {key: np.asarray(total) / counts[key] for key, total in totals.items()}
+    for (name, _), mean in means.items():
+        if not np.isfinite(mean).all():
+            reason = f"activation {name} is NaN or infinite on the samples"
+            raise IrpruneError(reason, mend="check the samples' range and the model")
+    return means
+
+
+def _elements(
+    model: Model, channels: Channels, criterion: str, samples: Samples, backend: Differentiator
+) -> dict[str, NDArray[np.float64]]:
+    """Return the score of every element of the weights along whose axes channels lie."""
+    sites = [*channels.producers, *channels.consumers]
+    values = {s.value.name or "": s.value for s in sites if s.value.is_initializer()}
+    totals: dict[str, Any] = {}
+    count = 0
+    for feeds, labels in _labelled(samples, criterion):
+        found = backend.gradients(model, feeds, labels, list(values))
+        size, count = len(labels), count + len(labels)
+        for name, (_, slope) in found.items():
+            slope = slope.astype(np.float64)
+            # The gradient is of the sum of losses: b g² is its square over b.
+            part = slope if criterion == "gradient" else slope**2 / size
+            totals[name] = totals.get(name, 0.0) + (
+                part if criterion == "gradient" else part * size
+            )
+    scores = {}
+    for name, total in totals.items():
+        mean = total / count
+        if criterion == "hessian":
+            weight = values[name].const_value
+            assert weight is not None
+            mean = mean * weight.numpy().astype(np.float64) ** 2 / 2
+        if not np.isfinite(mean).all():
+            raise IrpruneError(f"the gradient of {name} is NaN or infinite on the samples")
+        scores[name] = np.abs(mean)
+    return scores
+
+
+class _OfElements(Importance):
+    """Importance of slices whose elements have scores, which are added up."""
+
+    def __init__(
+        self,
+        channels: Channels,
+        elements: Mapping[str, NDArray[np.float64]],
+        members: Members,
+        aggregate: Aggregate,
+    ) -> None:
+        super().__init__(channels, "l1", members, aggregate, 0)
+        self._elements = elements
+
+    def _slice(self, value: ir.Value, axis: int, classes: Labels) -> tuple[Scores, Labels]:
+        per = self.channels.per(value, axis) if classes.ndim > 1 else ()
+        shape = [int(n) for n in value.shape or ()]  # type: ignore[arg-type]
+        found = self._elements.get(value.name or "", np.zeros(shape))
+        kept = [*per, axis]
+        rest = [k for k in range(len(shape)) if k not in kept]
+        return found.transpose(*rest, *kept).reshape(-1, classes.size).sum(axis=0), classes
+
+
+def _labelled(samples: Samples, criterion: str) -> list[tuple[Any, NDArray[np.int64]]]:
+    if samples.labels is None:
+        reason = f"criterion {criterion} needs labels beside the samples"
+        raise IrpruneError(reason, mend="add an array y_train of class numbers to the file")
+    parts = zip(samples.batches(), samples.slices(), strict=True)
+    return [(feeds, samples.labels[part]) for feeds, part in parts]
+
+
+def _differentiator(context: Context) -> Differentiator:
+    if context.differentiator is None:
+        mend = "install the extra: pip install 'irprune[torch]'"
+        raise IrpruneError("criteria of gradients need torch", mend=mend)
+    return context.differentiator()

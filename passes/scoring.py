@@ -1,0 +1,45 @@
+"""Which scores a criterion means: from the weights, or from what the model does on samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from irprune.channels import Channels
+from irprune.errors import IrpruneError
+from irprune.groups import Group
+from irprune.model import Model
+from irprune.passbase import Context
+from irprune.passes.activity import DATA_CRITERIA, Activity, DataCriterion
+from irprune.passes.calibration import read_samples
+from irprune.passes.importance import Aggregate, Criterion, Importance, Members
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A criterion and what belongs to it; `data` is a file of samples."""
+
+    criterion: Criterion | DataCriterion
+    data: str | None
+    members: Members
+    aggregate: Aggregate
+
+    def __post_init__(self) -> None:
+        if (self.criterion in DATA_CRITERIA) == (self.data is None):
+            needs = self.data is None
+            raise IrpruneError(
+                f"criterion={self.criterion} {'needs samples' if needs else 'looks at no data'}",
+                mend="give data=FILE.npz" if needs else "drop data",
+            )
+
+    def of(
+        self, model: Model, channels: Channels, groups: Sequence[Group], context: Context, seed: int
+    ) -> Importance | Activity:
+        """Return the scores of some groups."""
+        if self.data is None:
+            how = cast(Criterion, self.criterion)
+            return Importance(channels, how, self.members, self.aggregate, seed)
+        samples = read_samples(self.data, channels.graph)
+        what, choice = cast(DataCriterion, self.criterion), (self.members, self.aggregate)
+        return Activity(model, channels, groups, what, samples, context, *choice)

@@ -1,0 +1,181 @@
+"""Data sets: what is read, what is refused, how pictures are changed."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from irprune.backends.torch.training.data import ArrayData, Augmentation, Draw, open_data
+from irprune.backends.torch.training.data.arrays import augmented
+from irprune.backends.torch.training.data.source import check_fit
+from irprune.errors import IrpruneError
+
+CPU = torch.device("cpu")
+
+
+def arrays(**changes: Any) -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    made = {
+        "x_train": random.integers(0, 256, (20, 3, 8, 8), dtype=np.uint8),
+        "y_train": np.arange(20) % 4,
+        "x_test": random.integers(0, 256, (6, 3, 8, 8), dtype=np.uint8),
+        "y_test": np.arange(6) % 4,
+    }
+    return made | changes
+
+
+def made_by_factory(path: object) -> dict[str, Any]:
+    return arrays()
+
+
+def write_idx(folder: Path, stem: str, array: np.ndarray) -> None:
+    head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    (folder / f"{stem}.gz").write_bytes(gzip.compress(head + array.tobytes()))
+
+
+def mnist(folder: Path) -> Path:
+    for stem, count in (("train", 5), ("t10k", 3)):
+        write_idx(folder, f"{stem}-images-idx3-ubyte", np.full((count, 28, 28), 255, np.uint8))
+        write_idx(folder, f"{stem}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8))
+    return folder
+
+
+def test_mnist_is_read_and_scaled(tmp_path: Path) -> None:
+    data = open_data("mnist", mnist(tmp_path))
+    assert (data.shape, data.classes, data.size("train")) == ((1, 28, 28), 5, 5)
+    ((x, y),) = data.batches("test", [Draw(np.array([2, 0]))], CPU)
+    assert y.tolist() == [2, 0]
+    assert torch.allclose(x, torch.tensor((1 - 0.1307) / 0.3081))
+
+
+@pytest.mark.shared
+def test_the_real_mnist(shared: Path) -> None:
+    data = open_data("mnist", shared / "data" / "mnist")
+    assert (data.size("train"), data.size("test"), data.classes) == (60000, 10000, 10)
+
+
+def test_npz_takes_images_with_channels_last(tmp_path: Path) -> None:
+    given = arrays()
+    turned = {k: v.transpose(0, 2, 3, 1) if k[0] == "x" else v for k, v in given.items()}
+    np.savez(tmp_path / "a.npz", **turned)
+    data = open_data("npz", tmp_path / "a.npz")
+    assert data.shape == (3, 8, 8)
+    ((x, _),) = data.batches("train", [Draw(np.array([3]))], CPU)
+    assert np.allclose(x[0].numpy(), given["x_train"][3] / 255)
+
+
+def test_cifar10_binary_version(tmp_path: Path) -> None:
+    record = np.concatenate([[7], np.arange(3072) % 256]).astype(np.uint8)
+    for name in ("data_batch_1", "test_batch"):
+        (tmp_path / f"{name}.bin").write_bytes(np.tile(record, 2).tobytes())
+    data = open_data("cifar10", tmp_path)
+    assert (data.shape, data.size("train"), data.classes) == ((3, 32, 32), 2, 8)
+
+
+def test_a_factory_by_name() -> None:
+    assert open_data(f"{__name__}:made_by_factory").classes == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y_train": np.zeros(20)}, "not class numbers"),
+        ({"y_train": np.arange(19)}, "19 labels for 20 examples"),
+        ({"y_test": np.array([0, 1, -1, 0, 0, 0])}, r"y_test\[2\] = -1"),
+        ({"x_test": np.zeros((6, 3, 9, 9), np.uint8)}, "x_test"),
+        ({"x_train": np.full((20, 3, 8, 8), np.nan, np.float32)}, "NaN"),
+        ({"x_train": np.zeros((20, 3, 8, 8), np.int64)}, "uint8 or floats"),
+        ({"x_test": np.zeros((0, 3, 8, 8), np.uint8), "y_test": np.zeros(0, int)}, "empty"),
+    ],
+)
+def test_bad_arrays_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    np.savez(tmp_path / "a.npz", **arrays(**changes))
+    with pytest.raises(IrpruneError, match=message) as raised:
+        open_data("npz", tmp_path / "a.npz")
+    assert "a.npz" in str(raised.value)
+
+
+def test_missing_and_corrupt_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(IrpruneError, match="no train-images"):
+        open_data("mnist", tmp_path)
+    with pytest.raises(IrpruneError, match="no such file"):
+        open_data("npz", tmp_path / "none.npz")
+    (tmp_path / "bad.npz").write_bytes(b"no archive")
+    with pytest.raises(IrpruneError, match="not a usable"):
+        open_data("npz", tmp_path / "bad.npz")
+    np.savez(tmp_path / "part.npz", x_train=np.zeros((2, 2), np.float32))
+    with pytest.raises(IrpruneError, match="holds no y_train, x_test, y_test"):
+        open_data("npz", tmp_path / "part.npz")
+    np.savez(tmp_path / "pickled.npz", **arrays(y_train=np.array([None] * 20)))
+    with pytest.raises(IrpruneError, match="not a usable"):
+        open_data("npz", tmp_path / "pickled.npz")
+    with pytest.raises(IrpruneError, match="no data set is called"):
+        open_data("mnits", tmp_path)
+    with pytest.raises(IrpruneError, match="no module"):
+        open_data("nowhere:nothing")
+
+
+@pytest.mark.parametrize("cut", [3, 9, 100])
+def test_a_short_idx_file_is_corrupt(tmp_path: Path, cut: int) -> None:
+    path = mnist(tmp_path) / "train-images-idx3-ubyte.gz"
+    whole = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(whole[:cut]))
+    with pytest.raises(IrpruneError, match=r"idx file|corrupt"):
+        open_data("mnist", tmp_path)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(IrpruneError, match="corrupt"):
+        open_data("mnist", tmp_path)
+
+
+def test_examples_must_fit_the_model() -> None:
+    data = ArrayData(**arrays())
+    assert not check_fit(data, (3, 8, 8), 4)
+    assert not check_fit(data, (3, None, None), None)
+    assert check_fit(data, (192,), 10)
+    with pytest.raises(IrpruneError, match="labels go up to 3, the model tells 3"):
+        check_fit(data, (3, 8, 8), 3)
+    with pytest.raises(IrpruneError, match="examples are 3x8x8, the model takes 1x8x8"):
+        check_fit(data, (1, 8, 8), 4)
+
+
+def test_crop_and_flip_are_windows_of_the_padded_picture() -> None:
+    x = torch.arange(1, 1 + 40 * 2 * 5 * 6, dtype=torch.float32).reshape(40, 2, 5, 6)
+    found = augmented(x, Augmentation(crop=2, flip=True), seed=3)
+    padded = torch.nn.functional.pad(x, [2, 2, 2, 2])
+    kinds = set()
+    for before, after in zip(padded, found, strict=True):
+        hits = [
+            (top, left, flip)
+            for top in range(5)
+            for left in range(5)
+            for flip in (False, True)
+            for cut in [before[:, top : top + 5, left : left + 6]]
+            if torch.equal(cut.flip(2) if flip else cut, after)
+        ]
+        assert len(hits) == 1
+        kinds.add(hits[0])
+    assert len(kinds) > 20 and {flip for _, _, flip in kinds} == {False, True}
+    assert torch.equal(found, augmented(x, Augmentation(crop=2, flip=True), seed=3))
+
+
+def test_folders_of_pictures(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for split in ("train", "val"):
+        for number, name in enumerate(("ant", "bee")):
+            (tmp_path / split / name).mkdir(parents=True)
+            picture = image.new("RGB", (40, 30), (0, 255 * number, 0))
+            picture.save(tmp_path / split / name / "one.png")
+    data = open_data("imagefolder", tmp_path, size=16, workers=0, mean=(0, 0, 0), std=(1, 1, 1))
+    assert (data.classes, data.shape, data.size("train")) == (2, (3, 16, 16), 2)
+    for split, seed in (("test", None), ("train", 5)):
+        ((x, y),) = data.batches(split, [Draw(np.array([1, 0]), seed)], CPU)  # type: ignore[arg-type]
+        assert y.tolist() == [1, 0]
+        assert x[0, 1].eq(1).all() and x[1].eq(0).all()
+    (tmp_path / "train" / "ant" / "one.png").write_bytes(b"no picture")
+    with pytest.raises(IrpruneError, match="cannot decode"):
+        list(data.batches("train", [Draw(np.array([0]))], CPU))

@@ -1,0 +1,66 @@
+"""Two processes train as one: the same losses and weights, on the same whole batches."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from irprune.backends.torch.training.loop import fabric_of
+from irprune.errors import IrpruneError
+from irprune.recipe import Machine
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np, torch
+from torch import nn
+from irprune.backends.torch.training.data import ArrayData
+from irprune.backends.torch.training.loop import Job, train
+from irprune.recipe import Machine, Optimizer, Recipe
+
+devices, folder = int(sys.argv[1]), Path(sys.argv[2])
+random = np.random.default_rng(0)
+x, y = random.normal(size=(75, 12)).astype(np.float32), random.integers(0, 3, 75)
+data = ArrayData(x[:53], y[:53], x[53:], y[53:])
+torch.manual_seed(0)
+net = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
+machine = Machine("cpu", devices, "ddp" if devices > 1 else "auto", log_steps=1)
+recipe = Recipe(epochs=2, batch=16, clip=0.5, optimizer=Optimizer("sgd", lr=0.3, momentum=0.9))
+rows = train(Job(net, data, recipe, folder, machine))
+if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+    torch.save({"rows": rows, "weights": net.state_dict()}, folder / "end.pt")
+"""
+
+
+def _trained(folder: Path, devices: int) -> dict[str, object]:
+    folder.mkdir()
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
+    command = [sys.executable, *(launcher if devices > 1 else []), script, str(devices), folder]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [str(part) for part in command], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = torch.load(folder / "end.pt", weights_only=True)
+    return found
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """53 examples in batches of 16: the last, of 5, is shared unequally and weighs no more."""
+    one, two = _trained(tmp_path / "one", 1), _trained(tmp_path / "two", 2)
+    for mine, theirs in zip(one["rows"], two["rows"], strict=True):  # type: ignore[call-overload]
+        assert mine == pytest.approx(theirs, abs=1e-5)
+    for name, tensor in one["weights"].items():  # type: ignore[attr-defined]
+        assert torch.allclose(tensor, two["weights"][name], atol=1e-5)  # type: ignore[index]
+
+
+def test_devices_need_processes() -> None:
+    with pytest.raises(IrpruneError, match="torchrun"):
+        fabric_of(Machine("cpu", 2, "ddp"))

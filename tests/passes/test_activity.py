@@ -1,0 +1,212 @@
+"""Criteria that look at data: each against its definition, and where channels are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from strategies import Net, value_of
+
+from irprune import IrpruneError, api
+from irprune.backends.ort.runner import OrtRunner
+from irprune.channels import analyse
+from irprune.groups import Group, coupled_groups
+from irprune.model import Model
+from irprune.passbase import Context
+from irprune.passes.activity import Activity, measured_at
+from irprune.passes.calibration import Samples, read_samples
+
+IMAGES = np.random.default_rng(1).normal(size=(7, 3, 6, 6)).astype(np.float32)
+LABELS = np.arange(7) % 4
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[Context]:
+    from irprune.backends.torch.gradients import TorchDifferentiator
+
+    with OrtRunner() as runner:
+        yield Context(runner=lambda: runner, differentiator=TorchDifferentiator)
+
+
+def _net(batch: Any = "N") -> Model:
+    """conv -> relu -> pool -> flatten -> linear."""
+    net = Net()
+    conv = net.op("Conv", net.input(batch, 3, 6, 6), net.weight(5, 3, 3, 3, name="w"), name="c")
+    relu = net.op("Relu", conv, name="r")
+    pooled = net.op("MaxPool", relu, kernel_shape=[2, 2], strides=[2, 2], name="p")
+    flat = net.op("Flatten", pooled, name="f")
+    net.op("Gemm", flat, net.weight(20, 4, name="v"), name="y")
+    return net.model()
+
+
+def _scores(model: Model, criterion: Any, context: Context, batch: int = 3) -> np.ndarray:
+    channels = analyse(model.ir.graph)
+    groups = coupled_groups(channels)
+    samples = Samples({"x": IMAGES}, LABELS, batch)
+    found = Activity(model, channels, groups, criterion, samples, context).of(groups[0])
+    assert found is not None
+    return found
+
+
+def _activations(model: Model) -> np.ndarray:
+    import torch
+
+    weights = model.ir.graph.initializers["w"].const_value
+    assert weights is not None
+    conv = torch.nn.functional.conv2d(torch.from_numpy(IMAGES), torch.from_numpy(weights.numpy()))
+    return conv.relu().numpy()
+
+
+def test_the_mean_is_taken_after_the_non_linearity_and_before_the_pool(context: Context) -> None:
+    model = _net()
+    wanted = _activations(model)
+    found = _scores(model, "mean-activation", context)
+    assert np.allclose(found, wanted.mean((0, 2, 3)), atol=1e-5)
+
+
+def test_the_formula_sums_over_space(context: Context) -> None:
+    model = _net()
+    found = _scores(model, "sum-activation", context)
+    assert np.allclose(found, _activations(model).sum((2, 3)).mean(0), rtol=1e-4)
+
+
+def test_apoz_counts_zeros(context: Context) -> None:
+    model = _net()
+    found = _scores(model, "apoz", context)
+    assert np.allclose(found, (_activations(model) > 0).mean((0, 2, 3)), atol=1e-6)
+
+
+def _by_torch(model: Model) -> tuple[Any, Any, Any]:
+    """Activation, its gradient, and the weight with its gradient, of summed losses."""
+    import torch
+
+    w, v = (
+        torch.from_numpy(np.array(model.ir.graph.initializers[n].const_value.numpy()))  # type: ignore[union-attr]
+        for n in ("w", "v")
+    )
+    w.requires_grad_()
+    relu = torch.nn.functional.conv2d(torch.from_numpy(IMAGES), w).relu()
+    relu.retain_grad()
+    logits = torch.nn.functional.max_pool2d(relu, 2).flatten(1) @ v
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(LABELS), reduction="sum")
+    loss.backward()
+    return relu, relu.grad, w
+
+
+def test_taylor_and_fisher(context: Context) -> None:
+    model = _net()
+    relu, slope, _ = _by_torch(model)
+    product = (relu * slope).detach().numpy()
+    taylor = np.abs(product.mean((2, 3))).mean(0)
+    fisher = (product.sum((2, 3)) ** 2).mean(0) / 2
+    assert np.allclose(_scores(model, "taylor", context), taylor, rtol=1e-4)
+    assert np.allclose(_scores(model, "fisher", context), fisher, rtol=1e-4)
+
+
+def test_gradient_and_hessian(context: Context) -> None:
+    model = _net()
+    _, _, w = _by_torch(model)
+    gradient = np.abs(w.grad.numpy() / len(IMAGES)).sum((1, 2, 3))
+    assert np.allclose(_scores(model, "gradient", context), gradient, rtol=1e-4)
+    whole = (w.grad.numpy() ** 2 / len(IMAGES) ** 2 * w.detach().numpy() ** 2 / 2).sum((1, 2, 3))
+    assert np.allclose(_scores(model, "hessian", context, batch=7), whole * 7, rtol=1e-4)
+
+
+def _sites(net: Net, *allow: str) -> list[set[str]]:
+    channels = analyse(net.model().ir.graph)
+    return [{site.name for site in measured_at(channels, g)} for g in coupled_groups(channels)]
+
+
+def test_a_gated_non_linearity_is_measured_at_its_product() -> None:
+    net = Net()
+    c = net.op("Conv", net.input(1, 3, 6, 6), net.weight(5, 3, 3, 3), name="c")
+    silu = net.op("Mul", c, net.op("Sigmoid", c, name="s"), name="silu")
+    net.op("Conv", silu, net.weight(4, 5, 3, 3), name="y")
+    assert _sites(net) == [{"silu"}]
+
+
+def test_without_a_non_linearity_the_consumer_s_input_counts() -> None:
+    net = Net()
+    c = net.op("Conv", net.input(1, 3, 6, 6), net.weight(5, 3, 3, 3), name="c")
+    net.op("Conv", c, net.weight(4, 5, 3, 3), name="y")
+    assert _sites(net) == [{"c"}]
+
+
+def test_a_residual_stream_is_measured_after_each_sum() -> None:
+    net = Net()
+    a = net.op("Relu", net.op("Conv", net.input(1, 3, 6, 6), net.weight(5, 3, 1, 1)), name="a")
+    inner = net.op("Relu", net.op("Conv", a, net.weight(4, 5, 1, 1)), name="inner")
+    total = net.op("Add", net.op("Conv", inner, net.weight(5, 4, 1, 1)), a)
+    net.op("Conv", net.op("Relu", total, name="b"), net.weight(2, 5, 1, 1), name="y")
+    assert _sites(net) == [{"a", "b"}, {"inner"}]
+
+
+def test_the_pipeline_prunes_by_activations_of_a_file(tmp_path: Path) -> None:
+    """The channels with the smallest mean activation go."""
+    model = _net()
+    np.savez(tmp_path / "calib.npz", x=IMAGES)
+    data = str(tmp_path / "calib.npz")
+    pipeline = f'normalize, prune{{criterion=mean-activation data="{data}" ratio=0.4}}, compact'
+    result = api.run(pipeline, model)
+    kept = result.plan.axes["w"][0]
+    least = np.argsort(_activations(model).mean((0, 2, 3)))[:2]
+    assert set(np.flatnonzero(~np.asarray(kept))) == set(least)
+    assert value_of(result.model, "w").shape[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "message"),
+    [
+        ("prune{criterion=apoz ratio=0.2}", "needs samples"),
+        ('prune{criterion=l1 data="x.npz" ratio=0.2}', "looks at no data"),
+        ('prune{criterion=apoz data="none.npz" ratio=0.2}', "none.npz"),
+    ],
+)
+def test_criterion_and_data_must_agree(pipeline: str, message: str) -> None:
+    with pytest.raises(IrpruneError, match=message):
+        api.run(f"{pipeline}, compact", _net(), verify=False)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"z": IMAGES}, "holds no array for x; it holds z"),
+        ({"x": IMAGES.astype(np.float64)}, "float64"),
+        ({"x": IMAGES[:, :2]}, "the model takes"),
+        ({"x": IMAGES[:0]}, "or none"),
+        ({"x": IMAGES, "y": LABELS[:3]}, "labels have shape"),
+        ({"x": IMAGES, "y": LABELS * 1.0}, "labels have shape"),
+    ],
+)
+def test_samples_that_do_not_fit_are_refused(
+    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
+    np.savez(tmp_path / "s.npz", **arrays)  # type: ignore[arg-type]
+    with pytest.raises(IrpruneError, match=message):
+        read_samples(str(tmp_path / "s.npz"), _net().ir.graph)
+
+
+def test_a_fixed_batch_is_kept(tmp_path: Path) -> None:
+    np.savez(tmp_path / "s.npz", x_train=IMAGES, y_train=LABELS)
+    samples = read_samples(str(tmp_path / "s.npz"), _net(batch=3).ir.graph)
+    assert [len(feeds["x"]) for feeds in samples.batches()] == [3, 3]
+    with pytest.raises(IrpruneError, match="do not fill"):
+        read_samples(str(tmp_path / "s.npz"), _net(batch=9).ir.graph)
+
+
+def test_gradients_need_labels_and_finite_numbers(context: Context) -> None:
+    model = _net()
+    channels = analyse(model.ir.graph)
+    groups: list[Group] = coupled_groups(channels)
+    with pytest.raises(IrpruneError, match="needs labels"):
+        Activity(model, channels, groups, "taylor", Samples({"x": IMAGES}), context)
+    bad = Samples({"x": np.full_like(IMAGES, np.nan)})
+    with pytest.raises(IrpruneError, match="NaN"):
+        Activity(model, channels, groups, "mean-activation", bad, context)
+    with pytest.raises(IrpruneError, match="needs onnxruntime"):
+        Activity(model, channels, groups, "apoz", bad, Context())
+    with pytest.raises(IrpruneError, match="need torch"):
+        Activity(model, channels, groups, "taylor", Samples({"x": IMAGES}, LABELS), Context())

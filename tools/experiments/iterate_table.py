@@ -1,0 +1,363 @@
+"""The tables and figures of the iterative activation-based paper, measured beside its numbers.
+
+    python tools/experiments/iterate_table.py run --net lenet300 --data ../shared/data/mnist
+    python tools/experiments/iterate_table.py sweep --net lenet300 --data ../shared/data/mnist
+    python tools/experiments/iterate_table.py report --net lenet300 --out docs/results
+
+`run` does ILP, IAP and AIAP on every seed with the configurations of examples/iterate; `sweep`
+rewinds to every epoch, and rewinds the learning rate alone. Both go on where they were stopped
+(`--minutes` stops them), and methods of a seed share one trained original. `report` writes
+iterate-NET.{md,json} and the figures from what is there. Compactions are not proved here
+(`--verify` proves them): tests and `irprune iterate` do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irprune.explore.iterate import iterate, read_config
+from irprune.explore.iterate.config import Config, Objective, Pruning, Rewinding
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "iterate"
+CONFIGS = {"lenet300": "lenet300-mnist", "lenet5": "lenet5-cifar10"}
+METHODS = ("ilp", "iap", "aiap")
+LOSSES = (0.0, 0.01, 0.03, 0.05)
+SWEPT = 0.4
+"""Share of the filters that a sweep of rewinding epochs leaves, in one round."""
+PAPER = {
+    "lenet300": {
+        "baseline": (0.9734, 0.0020),
+        "at": (0.0123, {"ilp": 0.4459, "iap": 0.6805, "aiap": 0.6697}),
+        "compression": {},
+    },
+    "lenet5": {
+        "baseline": (0.6957, 0.0061),
+        "at": (0.0505, {"ilp": 0.4204, "iap": 0.6366, "aiap": 0.5827}),
+        "compression": {
+            0.0: {"ilp": 2.42, "iap": 2.55, "aiap": 3.95},
+            0.01: {"ilp": 4.77, "iap": 7.75, "aiap": 15.88},
+        },
+    },
+}
+Record = dict[str, Any]
+Runs = dict[str, list[list[Record]]]
+"""Records of every round, by method and seed."""
+
+
+class OutOfTime(Exception):
+    """The minutes are over; what was done so far stays."""
+
+
+def config_of(options: argparse.Namespace, method: str) -> Config:
+    config = read_config(EXAMPLES / f"{CONFIGS[options.net]}-{method}.toml")
+    how = replace(config.prune, verify=options.verify)
+    objective = replace(config.objective, rounds=options.rounds or config.objective.rounds)
+    train = replace(config.train, epochs=options.epochs or config.train.epochs)
+    rewind = replace(config.rewind, epoch=options.rewind or config.rewind.epoch)
+    machine = replace(config.machine, precision=options.precision, channels_last=True)
+    return replace(
+        config,
+        prune=how,
+        objective=objective,
+        train=train,
+        rewind=rewind,
+        machine=machine,
+    )
+
+
+def do(config: Config, seed: int, folder: Path, options: argparse.Namespace, **more: Any) -> None:
+    """Run or go on with one iterative run, until the minutes are over."""
+
+    def log(message: str) -> None:
+        if time.monotonic() > options.end:
+            raise OutOfTime
+        print(f"{folder.name}: {message}", file=sys.stderr, flush=True)
+
+    iterate(config, folder, seed=seed, home=EXAMPLES, data=options.data, log=log, **more)
+
+
+def run(options: argparse.Namespace) -> None:
+    for seed in options.seeds:
+        base = None
+        for method in METHODS:
+            folder = options.runs / f"{options.net}-{method}-{seed}"
+            do(config_of(options, method), seed, folder, options, base=base)
+            base = base or folder
+
+
+def sweep(options: argparse.Namespace) -> None:
+    """Rewind weights and learning rate, or the latter, to every epoch; and IAP by the latter."""
+    config = config_of(options, "iap")
+    once = Pruning("iap", conv=(1 - SWEPT,), dense=(1 - SWEPT,), verify=options.verify)
+    for seed in options.seeds:
+        for epoch in range(config.train.epochs):
+            base = None
+            for what in ("weights", "learning-rate"):
+                one = replace(
+                    config,
+                    rewind=Rewinding(epoch, what),  # type: ignore[arg-type]
+                    prune=once,
+                    objective=Objective(rounds=1),
+                )
+                folder = options.runs / f"{options.net}-sweep-{what}-{epoch}-{seed}"
+                do(one, seed, folder, options, base=base)
+                base = base or folder
+        rate = replace(config, rewind=Rewinding(config.rewind.epoch, "learning-rate"))
+        base = options.runs / f"{options.net}-ilp-{seed}"
+        folder = options.runs / f"{options.net}-iap-rate-{seed}"
+        do(rate, seed, folder, options, base=base if base.is_dir() else None)
+
+
+def records(folder: Path) -> list[Record]:
+    """Return the records of the rounds that are done."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("round-*/record.json"))]
+
+
+def gathered(options: argparse.Namespace, methods: Sequence[str]) -> Runs:
+    found = {
+        method: [records(options.runs / f"{options.net}-{method}-{seed}") for seed in options.seeds]
+        for method in methods
+    }
+    return {method: [rows for rows in runs if len(rows) > 1] for method, runs in found.items()}
+
+
+def within(rows: list[Record], loss: float) -> list[Record]:
+    """Return the rounds whose accuracy is at most `loss` below the original's."""
+    return [row for row in rows if row["accuracy"] >= rows[0]["accuracy"] - loss - 1e-9]
+
+
+def largest(rows: list[Record], loss: float, count: str) -> float:
+    return max(float(row[f"compression_{count}"]) for row in within(rows, loss))
+
+
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    if not values:
+        return "-"
+    text = format(np.mean(values), form)
+    return text if len(values) == 1 else f"{text} ± {format(np.std(values, ddof=1), form)}"
+
+
+def accuracy_at(rows: list[Record], remaining: float) -> float:
+    """Return the accuracy where so large a share of the parameters remains, interpolated."""
+    shares = [1 / row["compression_paper"] for row in rows]
+    if min(shares) > remaining:
+        return float("nan")
+    found = np.interp(np.log(remaining), np.log(shares[::-1]), [r["accuracy"] for r in rows][::-1])
+    return float(found)
+
+
+def tables(net: str, runs: Runs, rate: Runs) -> list[str]:
+    paper = PAPER[net]
+    first = {tuple(rows[0]["accuracy"] for rows in runs[m]) for m in runs if runs[m]}
+    accuracies = max(first, key=len)
+    mean, deviation = paper["baseline"]
+    lines = [
+        f"Original: {spread([100 * a for a in accuracies])} % over {len(accuracies)} seed(s); "
+        f"the paper has {mean:.2%} ± {deviation:.2%}.",
+        "",
+        "Largest compression within an accuracy loss, mean ± standard deviation over seeds "
+        "(≥: the last round so far is still within it, the run is not finished):",
+        "",
+        "| loss | method | paper's counting | physical | the paper | seeds |",
+        "| ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for loss in LOSSES:
+        for method, found in runs.items():
+            theirs = paper["compression"].get(loss, {}).get(method)
+            cells = [
+                spread([largest(rows, loss, count) for rows in found])
+                for count in ("paper", "physical")
+            ]
+            if any(rows[-1] in within(rows, loss) for rows in found):
+                cells = [f"≥ {cell}" for cell in cells]
+            told = "-" if theirs is None else f"{theirs:.2f}"
+            row = f"| {loss:.0%} | {method.upper()} | {cells[0]} | {cells[1]} | {told} |"
+            lines.append(f"{row} {len(found)} |")
+    share, wanted = paper["at"]
+    lines += ["", f"Accuracy with {share:.2%} of the parameters left (paper's counting):", ""]
+    lines += ["| method | measured | the paper |", "| --- | ---: | ---: |"]
+    for method, found in runs.items():
+        values = [100 * accuracy_at(rows, share) for rows in found]
+        values = [value for value in values if np.isfinite(value)]
+        lines.append(f"| {method.upper()} | {spread(values)} % | {wanted[method]:.2%} |")
+    lines += ["", "MACs of ILP over those of the method, within an accuracy loss (figure 5):", ""]
+    lines += ["| loss | IAP | AIAP |", "| ---: | ---: | ---: |"]
+    for loss in LOSSES:
+        cells = [spread(speedups(runs, method, loss)) for method in METHODS[1:]]
+        lines.append(f"| {loss:.0%} | {cells[0]} | {cells[1]} |")
+    if any(rate.values()):
+        lines += ["", "IAP by weight rewinding and by learning-rate rewinding:", ""]
+        lines += ["| loss | weights: parameters left | learning rate |", "| ---: | ---: | ---: |"]
+        for loss in LOSSES:
+            pair = [
+                spread([100 / largest(rows, loss, "paper") for rows in found])
+                for found in (runs["iap"], rate["iap-rate"])
+            ]
+            lines.append(f"| {loss:.0%} | {pair[0]} % | {pair[1]} % |")
+    return lines
+
+
+def speedups(runs: Runs, method: str, loss: float) -> list[float]:
+    """Return, seed by seed, how many times fewer MACs than ILP a method reaches."""
+    return [
+        min(r["macs"] for r in within(base, loss)) / min(r["macs"] for r in within(rows, loss))
+        for base, rows in zip(runs["ilp"], runs[method], strict=False)
+    ]
+
+
+def threshold_note(runs: Runs) -> list[str]:
+    found = [rows for rows in runs.get("aiap", []) if len(rows) > 4]
+    if not found:
+        return []
+    kind = found[0][0]["threshold_kind"]
+    last = [rows[-1]["threshold"] for rows in found]
+    trained = [sum(r["removed"] > 0 for r in rows) for rows in found]
+    return [
+        "",
+        f"AIAP's threshold follows the parameters of the {kind} layers; it ended at "
+        f"{spread(last)} after {spread([len(r) - 1 for r in found], '.0f')} rounds, of which "
+        f"{spread(trained, '.0f')} removed filters and were trained (the others repeat the round "
+        "before, whose result they equal).",
+    ]
+
+
+def plot(net: str, runs: Runs, swept: dict[str, list[Any]], out: Path) -> list[str]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = []
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    for method, found in runs.items():
+        for number, rows in enumerate(found):
+            shares = [100 / row["compression_paper"] for row in rows]
+            style = {"color": f"C{METHODS.index(method)}", "alpha": 0.8, "marker": "."}
+            label = method.upper() if not number else None
+            axes.plot(shares, [100 * row["accuracy"] for row in rows], label=label, **style)
+    axes.set(xscale="log", xlabel="parameters left, % (paper's counting)", ylabel="accuracy, %")
+    axes.invert_xaxis()
+    axes.legend()
+    names.append(_saved(figure, out / f"iterate-{net}-4.png"))
+    figure, axes = pyplot.subplots(figsize=(6, 3.5))
+    for number, method in enumerate(METHODS[1:]):
+        values = [np.mean(speedups(runs, method, loss) or [np.nan]) for loss in LOSSES]
+        axes.bar(np.arange(4) + 0.4 * number, values, 0.38, label=method.upper())
+    axes.set_xticks(np.arange(4) + 0.2, [f"{loss:.0%}" for loss in LOSSES])
+    axes.axhline(1, color="gray", linewidth=1)
+    axes.set(xlabel="accuracy loss", ylabel="MACs of ILP / MACs")
+    axes.legend()
+    names.append(_saved(figure, out / f"iterate-{net}-5.png"))
+    if any(swept.values()):
+        figure, both = pyplot.subplots(1, 2, figsize=(9, 3.5))
+        for axes, key in zip(both, ("accuracy", "stability"), strict=True):
+            for what, rows in swept.items():
+                epochs = sorted({epoch for epoch, _ in rows})
+                means = [np.mean([r[key] for e, r in rows if e == epoch]) for epoch in epochs]
+                axes.plot(epochs, means, marker="o", label=what)
+            axes.set(xlabel="rewound to epoch", ylabel=key)
+            axes.legend()
+        names.append(_saved(figure, out / f"iterate-{net}-6.png"))
+    return names
+
+
+def _saved(figure: Any, path: Path) -> str:
+    figure.savefig(path, dpi=90, bbox_inches="tight")
+    return path.name
+
+
+def sweeps(options: argparse.Namespace) -> dict[str, list[Any]]:
+    """Return (epoch, record of round 1) by what is rewound."""
+    found: dict[str, list[Any]] = {"weights": [], "learning-rate": []}
+    for what, rows in found.items():
+        for path in sorted(options.runs.glob(f"{options.net}-sweep-{what}-*-*")):
+            done = records(path)
+            if len(done) > 1:
+                rows.append((int(path.name.split("-")[-2]), done[1]))
+    return found
+
+
+def sweep_table(swept: dict[str, list[Any]]) -> list[str]:
+    if not any(swept.values()):
+        return []
+    lines = ["", f"Rewound to each epoch, {SWEPT:.0%} of the filters left after one round:", ""]
+    lines += ["| epoch | weights: accuracy | stability | learning rate: accuracy | stability |"]
+    lines += ["| ---: | ---: | ---: | ---: | ---: |"]
+    for epoch in sorted({e for rows in swept.values() for e, _ in rows}):
+        cells = []
+        for rows in swept.values():
+            mine = [r for e, r in rows if e == epoch]
+            cells.append(spread([100 * r["accuracy"] for r in mine]))
+            cells.append(spread([r["stability"] for r in mine]))
+        lines.append(f"| {epoch} | {' | '.join(cells)} |")
+    return lines
+
+
+def report(options: argparse.Namespace) -> None:
+    runs, rate = gathered(options, METHODS), gathered(options, ("iap-rate",))
+    swept = sweeps(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    figures = plot(options.net, runs, swept, options.out)
+    name = CONFIGS[options.net]
+    lines = [
+        f"# Iterative pruning with rewinding: {name}",
+        "",
+        f"`python tools/experiments/iterate_table.py run --net {options.net}`, then `report`; "
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, CPU only.",
+        "",
+        "*Paper's counting*: a removed filter takes its own weights alone; *physical*: the next",
+        "layer's columns are gone too, as in the files.",
+        "",
+        *tables(options.net, runs, rate),
+        *threshold_note(runs),
+        *sweep_table(swept),
+        "",
+        *[f"![figure]({figure})" for figure in figures],
+        "",
+    ]
+    (options.out / f"iterate-{options.net}.md").write_text("\n".join(lines))
+    slim = {
+        method: [[{k: v for k, v in r.items() if k != "latency_s"} for r in rows] for rows in found]
+        for method, found in (runs | rate).items()
+    }
+    (options.out / f"iterate-{options.net}.json").write_text(json.dumps(slim) + "\n")
+    print("\n".join(lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("job", choices=("run", "sweep", "report"))
+    parser.add_argument("--net", choices=tuple(CONFIGS), default="lenet300")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--data", type=Path, help="the data set's folder or file")
+    parser.add_argument("--runs", type=Path, default=Path.home() / ".cache" / "irprune" / "iterate")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after these")
+    parser.add_argument("--rounds", type=int, help="instead of the configuration's")
+    parser.add_argument("--epochs", type=int, help="a shortened training: say so beside the table")
+    parser.add_argument("--rewind", type=int, help="with --epochs: the epoch to rewind to")
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
+    parser.add_argument("--verify", action="store_true", help="prove every compaction")
+    options = parser.parse_args()
+    options.end = time.monotonic() + 60 * options.minutes
+    try:
+        {"run": run, "sweep": sweep, "report": report}[options.job](options)
+    except OutOfTime:
+        print("the minutes are over; the same command goes on", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
