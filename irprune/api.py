@@ -247,7 +247,7 @@ def device(
     from irprune.backends.stairs import describe, sample_network
     from irprune.channels import ChannelClasses
     from irprune.groups import Groups
-    from irprune.passes.candidates import Candidates
+    from irprune.passes.choice.candidates import Candidates
 
     chosen = find(name)
     model = Model.from_proto(sample_network()) if model is None else model

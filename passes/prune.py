@@ -15,15 +15,15 @@ from irprune.groups import Group, Groups
 from irprune.inexact import checked, passed
 from irprune.model import Model
 from irprune.passbase import Context, Pass, option
-from irprune.passes.activity import DataCriterion
-from irprune.passes.budgeted import Worth
-from irprune.passes.importance import Aggregate, Criterion, Members, Normalize
-from irprune.passes.joint import by_bounds
-from irprune.passes.offer import Names, Offer
-from irprune.passes.overrides import Overrides
-from irprune.passes.scoring import Scoring
-from irprune.passes.strength import Goal, Scope, by_strength
-from irprune.passes.targets import Target, What
+from irprune.passes.choice.budgeted import Worth
+from irprune.passes.choice.joint import by_bounds
+from irprune.passes.choice.offer import Names, Offer
+from irprune.passes.choice.overrides import Overrides
+from irprune.passes.choice.strength import Goal, Scope, by_strength
+from irprune.passes.choice.targets import Target, What
+from irprune.passes.scores.activity import DataCriterion
+from irprune.passes.scores.importance import Aggregate, Criterion, Members, Normalize
+from irprune.passes.scores.scoring import Scoring
 from irprune.plan import Mask
 from irprune.protocols import DeviceModel
 from irprune.walk import Heads

@@ -33,7 +33,7 @@ from irprune.atomic import write_text
 from irprune.channels import analyse
 from irprune.errors import IrpruneError
 from irprune.groups import coupled_groups
-from irprune.passes.joint import kept_l1
+from irprune.passes.choice.joint import kept_l1
 
 L1 = "criterion=l1 members=producers"
 SUM = f"{L1} aggregate=sum normalize=none worth=sum"

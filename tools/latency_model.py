@@ -32,7 +32,7 @@ from irprune.channels import ChannelClasses
 from irprune.designs import FRACTIONS, designs
 from irprune.groups import Groups
 from irprune.passbase import Context
-from irprune.passes.candidates import Candidates
+from irprune.passes.choice.candidates import Candidates
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 PLANS = 20

@@ -16,9 +16,9 @@ from irprune.backends.ort.runner import OrtRunner
 from irprune.channels import analyse
 from irprune.groups import coupled_groups
 from irprune.passbase import Context
-from irprune.passes.activity import Activity
-from irprune.passes.calibration import Samples
 from irprune.passes.rounds import kind_of
+from irprune.passes.scores.activity import Activity
+from irprune.passes.scores.calibration import Samples
 from irprune.shapes import infer
 
 

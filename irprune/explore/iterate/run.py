@@ -31,11 +31,11 @@ from irprune.fingerprint import structure_hash
 from irprune.groups import Group, Groups
 from irprune.model import Model
 from irprune.passbase import Context
-from irprune.passes.activity import Activity, DataCriterion
-from irprune.passes.calibration import Samples
 from irprune.passes.compact import compact_graph
-from irprune.passes.importance import Importance
 from irprune.passes.rounds import at_most, kept_classes, kind_of, least_important, next_threshold
+from irprune.passes.scores.activity import Activity, DataCriterion
+from irprune.passes.scores.calibration import Samples
+from irprune.passes.scores.importance import Importance
 from irprune.plan import Plan
 from irprune.protocols import BenchSettings
 from irprune.shapes import infer

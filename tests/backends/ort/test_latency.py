@@ -14,7 +14,7 @@ from irprune.cache import VARIABLE
 from irprune.channels import ChannelClasses
 from irprune.groups import Groups
 from irprune.passbase import Context
-from irprune.passes.candidates import Candidates
+from irprune.passes.choice.candidates import Candidates
 from tests.strategies import Net
 
 

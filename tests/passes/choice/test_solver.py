@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import seeds
 
-from irprune.passes.bound import upper_bound
-from irprune.passes.problem import Budget, Menu, Problem, State
-from irprune.passes.solver import nearby, solve
+from irprune.passes.choice.bound import upper_bound
+from irprune.passes.choice.problem import Budget, Menu, Problem, State
+from irprune.passes.choice.solver import nearby, solve
 from irprune.protocols import Kernel
 
 

@@ -12,7 +12,7 @@ from strategies import Net, seeds
 
 from irprune.channels import Channels, analyse
 from irprune.groups import coupled_groups
-from irprune.passes.selection import Candidate, Selection, allowed_counts
+from irprune.passes.choice.selection import Candidate, Selection, allowed_counts
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,8 @@ from irprune.labels import Labels
 from irprune.model import Model
 from irprune.ops import rule_for
 from irprune.passbase import Context
-from irprune.passes.calibration import Samples
-from irprune.passes.importance import Aggregate, Importance, Members, Scores
+from irprune.passes.scores.calibration import Samples
+from irprune.passes.scores.importance import Aggregate, Importance, Members, Scores
 from irprune.proof.probe import write_probe
 from irprune.protocols import Runner
 from irprune.training import Differentiator

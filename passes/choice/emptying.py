@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from irprune.channels import Channels
 from irprune.facts.remains import Remains
 from irprune.groups import Group
-from irprune.passes.selection import Candidate
+from irprune.passes.choice.selection import Candidate
 from irprune.plan import Mask
 from irprune.walk import describe
 

@@ -22,8 +22,8 @@ from irprune.errors import IrpruneError
 from irprune.groups import coupled_groups
 from irprune.model import Model
 from irprune.passbase import Context
+from irprune.passes.choice.emptying import Emptying
 from irprune.passes.compact import Compact
-from irprune.passes.emptying import Emptying
 from irprune.passes.prune import Prune
 from irprune.plan import Plan
 from irprune.proof.prover import prove

@@ -15,11 +15,11 @@ from irprune.groups import Group
 from irprune.labels import Labels
 from irprune.ops import rule_for
 from irprune.ops.rule import Pin
-from irprune.passes.activity import Activity
-from irprune.passes.emptying import Emptying
-from irprune.passes.importance import Importance, Normalize, Scores, normalized
-from irprune.passes.overrides import Overrides
-from irprune.passes.selection import Candidate, allowed_counts
+from irprune.passes.choice.emptying import Emptying
+from irprune.passes.choice.overrides import Overrides
+from irprune.passes.choice.selection import Candidate, allowed_counts
+from irprune.passes.scores.activity import Activity
+from irprune.passes.scores.importance import Importance, Normalize, Scores, normalized
 from irprune.plan import Mask
 from irprune.walk import describe
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from irprune.passes.problem import Lengths, Menu, Numbers, Problem
+from irprune.passes.choice.problem import Lengths, Menu, Numbers, Problem
 
 _BUCKETS = 64
 _SWEEPS = 12

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from irprune.channels import Channels
-from irprune.passes.selection import Candidate, Counts
+from irprune.passes.choice.selection import Candidate, Counts
 from irprune.plan import Mask
 from irprune.protocols import AdditiveCost
 

@@ -14,7 +14,7 @@ from irprune.channels import analyse
 from irprune.errors import IrpruneError
 from irprune.groups import coupled_groups
 from irprune.model import Model
-from irprune.passes.importance import Importance, normalized
+from irprune.passes.scores.importance import Importance, normalized
 
 FILTERS = np.array([[3, -4], [0, 1], [-2, 2], [0, 0]], np.float32)
 READERS = np.array([[1, -1, 0, 5], [2, 0, 1, -5]], np.float32)

@@ -11,9 +11,9 @@ from irprune.errors import IrpruneError
 from irprune.groups import Group
 from irprune.model import Model
 from irprune.passbase import Context
-from irprune.passes.activity import DATA_CRITERIA, Activity, DataCriterion
-from irprune.passes.calibration import read_samples
-from irprune.passes.importance import Aggregate, Criterion, Importance, Members
+from irprune.passes.scores.activity import DATA_CRITERIA, Activity, DataCriterion
+from irprune.passes.scores.calibration import read_samples
+from irprune.passes.scores.importance import Aggregate, Criterion, Importance, Members
 
 
 @dataclass(frozen=True)

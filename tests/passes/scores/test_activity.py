@@ -16,8 +16,8 @@ from irprune.channels import analyse
 from irprune.groups import Group, coupled_groups
 from irprune.model import Model
 from irprune.passbase import Context
-from irprune.passes.activity import Activity, measured_at
-from irprune.passes.calibration import Samples, read_samples
+from irprune.passes.scores.activity import Activity, measured_at
+from irprune.passes.scores.calibration import Samples, read_samples
 
 IMAGES = np.random.default_rng(1).normal(size=(7, 3, 6, 6)).astype(np.float32)
 LABELS = np.arange(7) % 4

@@ -11,7 +11,7 @@ import numpy as np
 
 from irprune.errors import IrpruneError
 from irprune.groups import Group
-from irprune.passes.selection import Counts
+from irprune.passes.choice.selection import Counts
 
 
 @dataclass(frozen=True)

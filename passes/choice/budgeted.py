@@ -12,12 +12,12 @@ import onnx_ir as ir
 
 from irprune import additive
 from irprune.cost import CostModel
-from irprune.passes.bound import upper_bound
-from irprune.passes.offer import Offer
-from irprune.passes.problem import Budget, Lengths, Numbers, Problem, State, menus
-from irprune.passes.selection import Candidate, Counts, Selection
-from irprune.passes.solver import Solution, nearby, solve
-from irprune.passes.targets import What
+from irprune.passes.choice.bound import upper_bound
+from irprune.passes.choice.offer import Offer
+from irprune.passes.choice.problem import Budget, Lengths, Numbers, Problem, State, menus
+from irprune.passes.choice.selection import Candidate, Counts, Selection
+from irprune.passes.choice.solver import Solution, nearby, solve
+from irprune.passes.choice.targets import What
 from irprune.plan import Mask
 from irprune.protocols import AdditiveCost, DeviceCost
 

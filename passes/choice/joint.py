@@ -13,12 +13,12 @@ from irprune.errors import CheckFailed, IrpruneError
 from irprune.groups import Group
 from irprune.model import Model
 from irprune.passbase import Context
-from irprune.passes.budgeted import Budgeted, Choice, Worth
-from irprune.passes.candidates import Candidates
-from irprune.passes.importance import Importance
-from irprune.passes.measured import Correction, Stopwatch, triple
-from irprune.passes.offer import Offer
-from irprune.passes.targets import Target, What
+from irprune.passes.choice.budgeted import Budgeted, Choice, Worth
+from irprune.passes.choice.candidates import Candidates
+from irprune.passes.choice.measured import Correction, Stopwatch, triple
+from irprune.passes.choice.offer import Offer
+from irprune.passes.choice.targets import Target, What
+from irprune.passes.scores.importance import Importance
 from irprune.plan import Mask
 from irprune.protocols import DeviceModel, HostDevice
 

@@ -17,9 +17,9 @@ from typing import Any
 from irprune.errors import CheckFailed, IrpruneError
 from irprune.model import Model
 from irprune.passbase import Context
-from irprune.passes.budgeted import Bounds, Budgeted, Choice
-from irprune.passes.candidates import Candidates
-from irprune.passes.targets import Target
+from irprune.passes.choice.budgeted import Bounds, Budgeted, Choice
+from irprune.passes.choice.candidates import Candidates
+from irprune.passes.choice.targets import Target
 from irprune.plan import Mask
 from irprune.protocols import Bencher, BenchSettings, Estimate, HostDevice
 

@@ -11,7 +11,8 @@ So no table of items and weights exists, and the method is this.
 3. *Polish.* Groups grow into what room is left; then pairs of moves, one group down and one up,
    are made while the value rises. Every move is judged by its exact cost.
 
-The result is feasible, not proved optimal; `irprune.passes.bound` says how far off it can be.
+The result is feasible, not proved optimal; `irprune.passes.choice.bound` says how far off it can
+be.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from irprune.passes.problem import Numbers, Problem, State
+from irprune.passes.choice.problem import Numbers, Problem, State
 
 _BISECTIONS = 24
 _SWEEPS = 40

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from irprune.errors import CheckFailed
 from irprune.passbase import Context
-from irprune.passes.offer import Offer
-from irprune.passes.selection import Candidate, Counts, Selection
-from irprune.passes.targets import Target
+from irprune.passes.choice.offer import Offer
+from irprune.passes.choice.selection import Candidate, Counts, Selection
+from irprune.passes.choice.targets import Target
 from irprune.plan import Mask
 
 Scope = Literal["local", "global"]

@@ -1,0 +1,1 @@
+"""Which channels `prune` keeps: what is on offer, targets, and how they are met."""
