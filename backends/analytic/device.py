@@ -22,6 +22,8 @@ from irprune.ops import rule_for
 from irprune.ops.rule import Size
 from irprune.protocols import Prunable
 
+_JUMP = 1.5
+
 What = Literal["time", "macs", "bytes", "weights", "activations"]
 
 
@@ -74,7 +76,8 @@ class AnalyticDevice:
     def _blocked(self, node: ir.Node, size: Size, rows: int, columns: int) -> Size:
         """Round the axes that a rule counts multiply-accumulates by up to whole blocks."""
         convolves = node.op_type in ("Conv", "ConvTranspose")
-        data, weight, output = node.inputs[0], node.inputs[1], node.outputs[0]
+        data, output = (*node.inputs, None)[0], node.outputs[0]
+        weight = node.inputs[1] if len(node.inputs) > 1 else None
         swapped = node.op_type == "ConvTranspose"
         inner: int = self.inner
         groups: Any = 1
@@ -165,7 +168,10 @@ class PaddedCost:
         return total
 
     def useful(self, axis: int) -> NDArray[np.int64]:
-        """Return the lengths after which one more costs more, all other axes whole."""
+        """Return the lengths after which the cost jumps, all other axes whole.
+
+        A jump is clearly more than the mean slope; without any, every length is useful.
+        """
         whole = self.channels.lengths(np.ones(self.channels.count, np.bool_))
         lengths = np.arange(1, whole[axis] + 1, dtype=np.int64)
         cost = np.zeros(len(lengths))
@@ -174,7 +180,9 @@ class PaddedCost:
                 table = np.tile(whole[list(kernel.axes)], (len(lengths), 1))
                 table[:, kernel.axes.index(axis)] = lengths
                 cost += self.terms(number, table)
-        ends = np.append(np.diff(cost) > 1e-9 * cost[1:], True)
+        rises = np.diff(cost)
+        jumps = rises > _JUMP * rises.sum() / max(1, len(rises))
+        ends = np.append(jumps if jumps.any() else np.ones(len(rises), np.bool_), True)
         return np.asarray(lengths[ends])
 
 

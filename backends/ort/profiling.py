@@ -1,6 +1,7 @@
 """Per-node times of a model in a child process of its own.
 
-Times are the least of several runs: what disturbs a run only ever makes it slower.
+Node times are the least of several runs, for what disturbs a run only makes it slower; whole runs
+are medians of bursts, as a benchmark takes them.
 
 `profile` {model, threads, provider} + feeds -> {nodes, seconds, reference}
           nodes: [name, seconds] in the order of execution; seconds: per run without the
@@ -20,6 +21,7 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import onnxruntime as ort
@@ -77,11 +79,11 @@ class Profiler:
         work()
         self._reference = self._reference or work
         own, reference = [], []
-        for _ in range(max(3, runs // 2)):
+        for _ in range(max(3, runs // 2 + 2)):
             own.append(_burst(work))
             reference.append(_burst(self._reference))
         nodes = _nodes(events, runs)
-        return {"nodes": nodes, "seconds": min(own), "reference": min(reference)}
+        return {"nodes": nodes, "seconds": median(own), "reference": median(reference)}
 
 
 def _open(request: dict[str, Any], prefix: Path) -> ort.InferenceSession:
