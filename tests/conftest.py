@@ -7,10 +7,13 @@ and others each time.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from irprune.cache import VARIABLE
 
 settings.register_profile(
     "irprune",
@@ -28,6 +31,14 @@ settings.load_profile("irprune")
 def _shared_folder() -> Path:
     default = Path(__file__).resolve().parents[2] / "shared"
     return Path(os.environ.get("IRPRUNE_SHARED", default))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what was measured on this machine before out of the tests, and theirs out of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

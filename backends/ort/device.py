@@ -32,6 +32,10 @@ _NOTABLE = 0.05
 """Part of the measured time from which on a kind's stairs count for the whole device."""
 
 
+_TRUSTED = 0.1
+"""Error of a law, as a part of the measured time, above which a busy machine may have made it up."""
+
+
 def _cpuinfo() -> str:
     if platform.system() != "Linux" or platform.machine() not in ("x86_64", "i686"):
         return ""
@@ -75,7 +79,8 @@ class CpuDevice:
         """Return the step found by measuring, where that was done, or the one to expect."""
         found = self.findings()
         total = sum(finding.seconds for finding in found.values())
-        steps = [f.law.unit for f in found.values() if f.seconds >= _NOTABLE * total]
+        notable = [f for f in found.values() if f.seconds >= _NOTABLE * total]
+        steps = [f.law.unit for f in notable if f.error <= _TRUSTED]
         return max(steps) if steps else (16 if self.avx512 else 8)
 
     def findings(self) -> dict[str, Finding]:

@@ -7,6 +7,7 @@ import pytest
 from irprune.backends.ort.device import CpuDevice
 from irprune.cache import VARIABLE
 from irprune.protocols import DeviceModel
+from irprune.staircase import Finding, Law
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,12 @@ def test_align(
 def test_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     assert CpuDevice().align() in (8, 16)
+
+
+@pytest.mark.parametrize(("error", "align"), [(0.05, 4), (0.2, 16)])
+def test_a_law_that_explains_little_is_not_followed(
+    monkeypatch: pytest.MonkeyPatch, error: float, align: int
+) -> None:
+    found = {"Conv": Finding(Law(4), error, 2 * error, 1.0)}
+    monkeypatch.setattr(CpuDevice, "findings", lambda self: found)
+    assert CpuDevice(avx512=True).align() == align
