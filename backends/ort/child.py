@@ -28,17 +28,19 @@ _TAIL_BYTES = 2000
 class Child:
     """A running worker.  It serves one request at a time and dies with this object.
 
+    `module` beside this file says what it answers: `worker` or `profiling`.
+
     Raises IrpruneError where onnxruntime is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "worker") -> None:
         if importlib.util.find_spec("onnxruntime") is None:
             raise errors.IrpruneError(
                 "onnxruntime is not installed", mend="pip install 'irprune[cpu]'"
             )
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the child)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "irprune.backends.ort.worker"],
+            [sys.executable, "-m", f"{__package__}.{module}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

@@ -33,7 +33,7 @@ _NOTABLE = 0.05
 
 
 _TRUSTED = 0.1
-"""Error of a law, as a part of the measured time, above which a busy machine may have made it up."""
+"""Error of a law, as a part of the measured time, above which it may be the noise of others."""
 
 
 def _cpuinfo() -> str:

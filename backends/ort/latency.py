@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irprune.backends.ort.profiling import ProfilingChild
+from irprune.backends.ort.child import Child
 from irprune.designs import designs
 from irprune.kernels import Lengths, NodeKernel, Numbers
 from irprune.protocols import Prunable, RunnerError
@@ -137,7 +137,7 @@ def measure(
     whole = np.ones(base.channels.count, np.bool_)
     runs: list[Run] = []
     start = time.monotonic()
-    child = ProfilingChild()
+    child = Child("profiling")
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "plan.onnx"
@@ -153,7 +153,7 @@ def measure(
                         raise
                     log(f"a plan is left out: {error.reason}")
                     if not child.alive():
-                        child = ProfilingChild()
+                        child = Child("profiling")
                     continue
                 took = _attributed(reply["nodes"], owners, len(kernels))
                 lengths = base.channels.lengths(keep).tolist()

@@ -14,11 +14,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any
-
-import onnx
+from typing import TYPE_CHECKING, Any
 
 from irprune.protocols import NodeTime
+
+if TYPE_CHECKING:
+    import onnx
 
 _SUFFIX = "_kernel_time"
 _BLOCKED = "_nchwc"
@@ -26,11 +27,13 @@ _NUMBERED = re.compile(r".*_\d+")
 _MICROSECOND = 1e-6
 
 Labels = tuple[str, ...]
-Mapped = list[tuple[onnx.NodeProto, Labels]]
+Mapped = list[tuple["onnx.NodeProto", Labels]]
 
 
 def node_times(model: Path, trace: Path, running: Path | None) -> tuple[NodeTime, ...]:
     """Return what ran, slowest first, from a trace of onnxruntime and the graph that it ran."""
+    import onnx
+
     graph = onnx.load(model, load_external_data=False).graph
     kernels = list(_kernels(json.loads(trace.read_text())))
     if running is None:

@@ -12,13 +12,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -26,10 +21,8 @@ from typing import Any
 
 import onnxruntime as ort
 
-from irprune.backends.ort import wire
-from irprune.backends.ort.child import Child, _end, _environment
 from irprune.backends.ort.sessions import ERRORS_ONLY, open_session
-from irprune.backends.ort.worker import MIN_SAMPLE_S
+from irprune.backends.ort.worker import MIN_SAMPLE_S, Reply, serve
 from irprune.protocols import Arrays
 
 _BUDGET_S = 0.25
@@ -39,28 +32,13 @@ _BUDGET_S = 0.25
 _SUFFIX = "_kernel_time"
 
 
-class ProfilingChild(Child):
-    """A child that profiles."""
-
-    def __init__(self) -> None:
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the child)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "irprune.backends.ort.profiling"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=_environment(),
-        )
-        self._finalizer = weakref.finalize(self, _end, self._process, self._stderr)
-
-
 class Profiler:
     """Holds the session of the first model: all others are timed beside it."""
 
     def __init__(self) -> None:
         self._reference: Callable[[], object] | None = None
 
-    def profile(self, request: dict[str, Any], feeds: Arrays) -> dict[str, Any]:
+    def profile(self, request: dict[str, Any], feeds: Arrays) -> Reply:
         """Profile one model and then time it, alternating with the reference."""
         with tempfile.TemporaryDirectory() as folder:
             session = _open(request, Path(folder) / "profile")
@@ -83,7 +61,7 @@ class Profiler:
             own.append(_burst(work))
             reference.append(_burst(self._reference))
         nodes = _nodes(events, runs)
-        return {"nodes": nodes, "seconds": median(own), "reference": median(reference)}
+        return {"nodes": nodes, "seconds": median(own), "reference": median(reference)}, {}
 
 
 def _open(request: dict[str, Any], prefix: Path) -> ort.InferenceSession:
@@ -126,24 +104,5 @@ def _nodes(events: list[dict[str, Any]], runs: int) -> list[tuple[str, float]]:
     ]
 
 
-def main() -> None:
-    """Serve stdin until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    ort.set_default_logger_severity(ERRORS_ONLY)
-    profiler = Profiler()
-    while True:
-        try:
-            request, feeds = wire.receive(sys.stdin.buffer)
-        except EOFError:
-            return
-        try:
-            reply = getattr(profiler, request["op"])(request, feeds)
-        except Exception as error:
-            reply = {"error": str(error).strip() or type(error).__name__}
-        wire.send(replies, reply, {})
-
-
 if __name__ == "__main__":
-    main()
+    serve(Profiler())

@@ -135,13 +135,15 @@ def _array(name: str, value: Any) -> NDArray[Any]:
     return np.asarray(value)
 
 
-def main() -> None:
-    """Serve stdin until it ends.  What native code prints goes to stderr, never into a reply."""
+def serve(worker: object) -> None:
+    """Answer what stands on stdin by the methods of `worker` until it ends.
+
+    What native code prints goes to stderr, never into a reply.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when this process ends
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     ort.set_default_logger_severity(ERRORS_ONLY)
-    worker = Worker()
     while True:
         try:
             request, feeds = wire.receive(sys.stdin.buffer)
@@ -155,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Worker())

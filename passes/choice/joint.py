@@ -9,7 +9,7 @@ import numpy as np
 
 from irprune.channels import Channels
 from irprune.cost import CostModel, input_symbols
-from irprune.errors import CheckFailed, IrpruneError
+from irprune.errors import IrpruneError
 from irprune.groups import Group
 from irprune.model import Model
 from irprune.passbase import Context
@@ -45,7 +45,8 @@ def by_bounds(
         device: whose latency is bounded, and whose widths are worth having.
 
     Raises:
-        CheckFailed: the targets cannot be met together.
+        IrpruneError: the targets cannot be met together.
+        CheckFailed: no candidate that was measured meets the latency.
     """
     prunable = Candidates.of(model, offer.channels, groups, context)
     predicted = None if device is None else device.costs(prunable, context.log)
@@ -104,7 +105,7 @@ def _counted(
             return choice, align
     least = budgeted.least(alignments[-1]).costs
     reach = ", ".join(f"{what}={least[what] / whole[what]:.3f}" for what in bounds)
-    raise CheckFailed(
+    raise IrpruneError(
         f"{', '.join(bounds)} cannot be reached together: the least is {reach} of the original",
         mend="ask for more, or relax align, min and skip",
     )

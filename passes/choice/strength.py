@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from irprune.errors import CheckFailed
+from irprune.errors import IrpruneError
 from irprune.passbase import Context
 from irprune.passes.choice.offer import Offer
 from irprune.passes.choice.selection import Candidate, Counts, Selection
@@ -30,11 +30,11 @@ class Goal:
         """Return the least cost that this selection can reach."""
         return self.measure(selection.keep(counts(1.0)))
 
-    def unreachable(self, selection: Selection, counts: Callable[[float], Counts]) -> CheckFailed:
+    def unreachable(self, selection: Selection, counts: Callable[[float], Counts]) -> IrpruneError:
         """Return the error that names the nearest target that can be reached."""
         share = self.least(selection, counts) / self.original
         what = self.target.what
-        return CheckFailed(
+        return IrpruneError(
             f"{what}={self.target.text} cannot be reached: the least is {share:.3f} of the "
             f"original",
             mend=f"ask for {what}={share + 0.001:.3f} or more, or relax align, min and skip",
@@ -66,7 +66,7 @@ def by_strength(
     """Return the kept classes under a goal, or where a ratio goes, and a report.
 
     Raises:
-        CheckFailed: no alignment reaches the goal.
+        IrpruneError: no alignment reaches the goal.
     """
 
     def choose() -> tuple[Mask, list[Candidate], dict[str, Any]]:

@@ -177,7 +177,9 @@ def test_all_targets_hold_and_little_room_is_left(worth: str, targets: dict[str,
 
 
 def test_targets_that_cannot_be_met_together_tell_the_least() -> None:
-    with pytest.raises(CheckFailed, match=r"macs, params cannot be reached together: the least is"):
+    with pytest.raises(
+        IrpruneError, match=r"macs, params cannot be reached together: the least is"
+    ):
         _prune(_net(), macs=0.5, params=0.01, min=16)
 
 
