@@ -80,7 +80,7 @@ class Child:
                 raise RunnerError(f"onnxruntime took longer than {timeout} s", file=file) from None
             reason = f"onnxruntime {_fate(status)}" + (f": {tail}" if tail else "")
             raise RunnerCrashed(reason, file=file) from None
-        except BaseException:
+        except BaseException:  # an interrupt too: the reply is half read, nothing can follow it
             self.close()
             raise
         if "error" in reply:

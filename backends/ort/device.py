@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from irprune.backends.ort.latency import Latency, Study, fingerprint, latency, measure, plans_needed
+from irprune.backends.ort.providers import CPU, CUDA, TENSORRT, short_name
 from irprune.cache import Cache
 from irprune.errors import IrpruneError
 from irprune.kernels import split
@@ -25,8 +26,7 @@ T = TypeVar("T")
 MEASUREMENT = 1
 """Raised whenever what is measured, or how, changes: older measurements are left alone."""
 
-CPU = "CPUExecutionProvider"
-_SHORT = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+_SHORT = {short_name(provider): provider for provider in (CPU, CUDA, TENSORRT)}
 
 _NOTABLE = 0.05
 """Part of the measured time from which on a kind's stairs count for the whole device."""

@@ -73,11 +73,11 @@ def recurrent(
     x = x.flip(0) if direction == "reverse" else x
     h = zeros if h is None else h
     settings = (weights, b is not None, 1, 0.0, False, count == 2, False)
-    states: tuple[Tensor, ...]
+    states: list[Tensor]
     if kind == "LSTM":
-        y, *states = torch.lstm(x, (h, zeros if c is None else c), *settings)  # type: ignore
+        y, *states = torch.lstm(x, (h, zeros if c is None else c), *settings)
     else:
-        y, *states = torch.gru(x, h, *settings)  # type: ignore[assignment]
+        y, *states = torch.gru(x, h, *settings)
     y = y.view(*y.shape[:2], count, hidden).permute(0, 2, 1, 3)
     return (y.flip(0) if direction == "reverse" else y, *states)
 

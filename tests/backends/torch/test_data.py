@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from irprune.backends.torch.training.data import ArrayData, Augmentation, Draw, open_data
 from irprune.backends.torch.training.data.arrays import augmented
@@ -164,11 +165,10 @@ def test_crop_and_flip_are_windows_of_the_padded_picture() -> None:
 
 
 def test_folders_of_pictures(tmp_path: Path) -> None:
-    image = pytest.importorskip("PIL.Image")
     for split in ("train", "val"):
         for number, name in enumerate(("ant", "bee")):
             (tmp_path / split / name).mkdir(parents=True)
-            picture = image.new("RGB", (40, 30), (0, 255 * number, 0))
+            picture = Image.new("RGB", (40, 30), (0, 255 * number, 0))
             picture.save(tmp_path / split / name / "one.png")
     data = open_data("imagefolder", tmp_path, size=16, workers=0, mean=(0, 0, 0), std=(1, 1, 1))
     assert (data.classes, data.shape, data.size("train")) == (2, (3, 16, 16), 2)

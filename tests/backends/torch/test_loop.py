@@ -242,8 +242,7 @@ def test_bf16_channels_last_and_tensorboard(tmp_path: Path) -> None:
     assert list((tmp_path / "tensorboard").glob("events.*"))
 
 
-def test_cuda_is_asked_for_and_not_there(tmp_path: Path) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device here")
+def test_cuda_is_asked_for_and_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(IrpruneError, match="no CUDA device"):
         train(job(tmp_path, machine=replace(CPU, accelerator="cuda")))
