@@ -48,7 +48,9 @@ class Prune(Pass):
     normalize: Normalize = option("layers", help="how scores become comparable across groups")
     ratio: float | None = option(None, help="fraction of the classes to remove")
     latency: float | str | None = option(
-        None, help="fraction of the measured latency to keep, or a time such as 12ms"
+        None,
+        help="fraction of the measured latency to keep, or a time such as 12ms; least, beside macs "
+        "or params: the fastest of that size that is worth no less than uniform pruning",
     )
     macs: float | str | None = option(
         None, help="fraction of the original MACs to keep, or a number such as 300M"
@@ -97,6 +99,13 @@ class Prune(Pass):
             raise IrpruneError(
                 "prune takes ratio, or latency, macs, params and memory; given: none"
             )
+        latency = self.targets.get("latency")
+        if (
+            latency
+            and latency.least
+            and set(self.targets) - {"latency"} not in ({"macs"}, {"params"})
+        ):
+            raise IrpruneError("latency=least goes with one of macs and params, and nothing else")
         if self.align != "auto" and self.align < 1:
             raise IrpruneError("align must be at least 1")
         if self.min < 0:

@@ -33,9 +33,17 @@ PRUNE = "normalize, prune{{ratio=0.4 scope=local{skip}}}, compact"
 SKIPPED = ' skip="*attn*"'
 BOUND = 1e-4
 
-SIZES = {"inception_v3": 96, "swin_v2_*": 128, "swin_*": 112, "maxvit_t": 224, "vit_*": 0}
+SIZES = {
+    "inception_v3": 96,
+    "efficientnet_*": 128,
+    "swin_v2_*": 128,
+    "swin_*": 112,
+    "maxvit_t": 224,
+    "vit_*": 0,
+}
 """Heights and widths of torchvision's photos here (0: as in `zoo_models`), 64 where no name fits:
-what is checked does not depend on the size, which the network's own makes slower by ten."""
+what is checked does not depend on the size, which the network's own makes slower by ten.
+EfficientNets end in maps so small that, at 64, BatchNorm statistics of them magnify rounding."""
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -13,6 +13,7 @@ import onnx_ir as ir
 from irprune import additive
 from irprune.cost import CostModel
 from irprune.passes.choice.bound import upper_bound
+from irprune.passes.choice.fastest import hastened, uniform
 from irprune.passes.choice.offer import Offer
 from irprune.passes.choice.problem import Budget, Lengths, Numbers, Problem, State, menus
 from irprune.passes.choice.selection import Candidate, Counts, Selection
@@ -128,16 +129,38 @@ class Budgeted:
                     return None  # an axis got a class back that it cannot be without
                 self._peaks.append(position)
 
-        empty: tuple[Mask, Sequence[Candidate]] = (self.offer.alive, ())
-        return self.offer.settled(
-            attempt, lambda made: empty if made is None else (made.keep, made.candidates)
-        )
+        return self._settled(attempt)
+
+    def fastest(self, what: What, bound: float, align: int | None) -> Choice | None:
+        """Return the fastest choice found of a count, worth no less than uniform pruning to it.
+
+        None where the least is too much. `Choice.gap` says how much more it could be worth.
+        """
+
+        def attempt() -> Choice | None:
+            start = self._solved({what: bound}, align, None)
+            if start is None:
+                return None
+            limits: Bounds = {what: bound, "latency": self.whole["latency"]}
+            _, every = self._problem({what: bound}, align or 1)
+            candidates, problem = self._problem(limits, align)
+            state = hastened(State(problem, start.solution.state.choice), uniform(every).value)
+            prices = np.append(start.solution.prices, 0.0)
+            return self._made(Solution(state, prices), candidates)
+
+        return self._settled(attempt)
 
     def least(self, align: int | None) -> Choice:
         """Return the choice that keeps least."""
         candidates, problem = self._problem({}, align)
         state = State(problem, problem.least())
         return self._made(Solution(state, np.zeros(0)), candidates)
+
+    def _settled(self, attempt: Callable[[], Choice | None]) -> Choice | None:
+        empty: tuple[Mask, Sequence[Candidate]] = (self.offer.alive, ())
+        return self.offer.settled(
+            attempt, lambda made: empty if made is None else (made.keep, made.candidates)
+        )
 
     def _solved(self, bounds: Bounds, align: int | None, near: Choice | None) -> Choice | None:
         candidates, problem = self._problem(bounds, align)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from irprune.channels import Channels
 from irprune.cost import CostModel, input_symbols
-from irprune.errors import IrpruneError
+from irprune.errors import CheckFailed, IrpruneError
 from irprune.groups import Group
 from irprune.model import Model
 from irprune.passbase import Context
@@ -17,7 +17,7 @@ from irprune.passes.choice.budgeted import Budgeted, Choice, Worth
 from irprune.passes.choice.candidates import Candidates
 from irprune.passes.choice.measured import Correction, Stopwatch, triple
 from irprune.passes.choice.offer import Offer
-from irprune.passes.choice.targets import Target, What
+from irprune.passes.choice.targets import LEAST, Target, What
 from irprune.passes.scores.importance import Importance
 from irprune.plan import Mask
 from irprune.protocols import DeviceModel, HostDevice
@@ -67,6 +67,11 @@ def by_bounds(
     }
     if "latency" not in targets:
         choice, align = _counted(budgeted, bounds, whole, alignments)
+    elif targets["latency"].least:
+        assert device is not None
+        choice, align = _fastest(
+            budgeted, bounds, whole, prunable, alignments, device, record, context
+        )
     elif isinstance(device, HostDevice):
         choice, align = _timed(
             budgeted, bounds, targets["latency"], prunable, alignments, device, record, context
@@ -99,8 +104,19 @@ def _counted(
     whole: Mapping[str, float],
     alignments: Sequence[int | None],
 ) -> tuple[Choice, int | None]:
+    return _first(budgeted, bounds, whole, alignments, lambda align: budgeted.choose(bounds, align))
+
+
+def _first(
+    budgeted: Budgeted,
+    bounds: Mapping[What, float],
+    whole: Mapping[str, float],
+    alignments: Sequence[int | None],
+    choose: Callable[[int | None], Choice | None],
+) -> tuple[Choice, int | None]:
+    """Return the choice of the first alignment that has one."""
     for align in alignments:
-        choice = budgeted.choose(bounds, align)
+        choice = choose(align)
         if choice is not None:
             return choice, align
     least = budgeted.least(alignments[-1]).costs
@@ -109,6 +125,59 @@ def _counted(
         f"{', '.join(bounds)} cannot be reached together: the least is {reach} of the original",
         mend="ask for more, or relax align, min and skip",
     )
+
+
+def _fastest(
+    budgeted: Budgeted,
+    bounds: Mapping[What, float],
+    whole: Mapping[str, float],
+    prunable: Candidates,
+    alignments: Sequence[int | None],
+    device: DeviceModel,
+    record: dict[str, Any],
+    context: Context,
+) -> tuple[Choice, int | None]:
+    """Take the fastest choice of a count by the device's model; measure it where it is at hand."""
+    ((what, bound),) = bounds.items()
+    choice, align = _first(
+        budgeted, bounds, whole, alignments, lambda align: budgeted.fastest(what, bound, align)
+    )
+    record["latency"] = {
+        "target": LEAST,
+        "device": device.name,
+        "predicted": choice.costs["latency"] / budgeted.whole["latency"],
+        "measured": None,
+        "steps": [],
+    }
+    if isinstance(device, HostDevice):
+        with _stopwatch(prunable, device, context) as watch:
+            ratio, latency, error = watch.time(choice.keep, long=True)
+        if ratio is None:
+            raise CheckFailed(f"latency={LEAST}: the choice does not run: {error}")
+        record["latency"] |= {
+            "threads": device.threads,
+            "provider": device.provider,
+            "measured": triple(ratio),
+            "latency_s": triple(latency),
+        }
+        context.report[KEY] = record
+        if ratio.low > 1:
+            raise CheckFailed(
+                f"latency={LEAST}: the choice is slower than the original: {ratio.value:.3f} "
+                f"[{ratio.low:.3f}, {ratio.high:.3f}]",
+                mend=f"ask for a lower {what}",
+            )
+    return choice, align
+
+
+def _stopwatch(prunable: Candidates, device: HostDevice, context: Context) -> Stopwatch:
+    if context.bencher is None:
+        raise IrpruneError(
+            "a latency target needs onnxruntime, which is not installed",
+            mend='install "irprune[cpu]" or "irprune[gpu]"',
+        )
+    original = context.original or prunable.model
+    return Stopwatch(prunable, original, context.bencher(), device, context.seed)
 
 
 def _timed(
@@ -122,14 +191,7 @@ def _timed(
     context: Context,
 ) -> tuple[Choice, int | None]:
     """Meet a latency target by measuring on the device."""
-    if context.bencher is None:
-        raise IrpruneError(
-            "a latency target needs onnxruntime, which is not installed",
-            mend='install "irprune[cpu]" or "irprune[gpu]"',
-        )
-    original = context.original or prunable.model
-    watch = Stopwatch(prunable, original, context.bencher(), device, context.seed)
-    with watch:
+    with _stopwatch(prunable, device, context) as watch:
         correction = Correction(budgeted, bounds, target, watch, alignments, context)
         record["latency"] = {
             "target": correction.wanted,

@@ -12,10 +12,14 @@ import pytest
 from strategies import Net, check_equal, compacted, value_of
 
 from irprune import additive, api
+from irprune.channels import ChannelClasses
 from irprune.cost import CostModel
 from irprune.errors import CheckFailed, IrpruneError
+from irprune.groups import Groups
 from irprune.model import Model
 from irprune.passbase import Context
+from irprune.passes.choice.budgeted import total
+from irprune.passes.choice.candidates import Candidates
 from irprune.passes.prune import Prune
 from irprune.plan import Plan
 from irprune.protocols import (
@@ -208,6 +212,9 @@ def test_the_device_says_which_widths_are_worth_having() -> None:
         ({"memory": "80"}, 'memory="80" is no number with a unit: B, kB'),
         ({"memory": "0MB"}, 'memory="0MB" must be more than 0'),
         ({"latency": "12MB"}, 'latency="12MB" is no number'),
+        ({"latency": "least"}, "latency=least goes with one of macs and params"),
+        ({"latency": "least", "macs": 0.5, "params": 0.5}, "latency=least goes with one of"),
+        ({"macs": "least"}, 'macs="least" is no number'),
     ],
 )
 def test_bad_targets_are_refused(options: dict[str, Any], message: str) -> None:
@@ -306,6 +313,44 @@ def test_the_threads_and_provider_of_the_device_are_measured() -> None:
     clock = Clock()
     _prune(_net(), _context(clock, threads=2), latency=0.6)
     assert {(call.threads, call.provider) for call in clock.calls} == {(2, "cpu")}
+
+
+# The fastest of a size
+
+
+@pytest.mark.parametrize("what", ["macs", "params"])
+def test_the_fastest_of_a_size_is_faster_than_what_is_worth_most_and_as_large(what: str) -> None:
+    found = {}
+    for latency in (None, "least"):
+        model, context = _net(), _context(Clock(), error=0.6)
+        _prune(model, context, device="auto", latency=latency, **{what: 0.5})
+        channels = context.get(ChannelClasses(), model)
+        prunable = Candidates.of(model, channels, context.get(Groups(), model), context)
+        lengths = channels.lengths(channels.keep_of(_plan(model)))
+        found[latency] = total(Stairs(prunable, 4, 0.6), lengths), context.report["selection"]
+        check_equal(model, compacted(model, _plan(model)), _plan(model), 0)
+    most, fast = found[None], found["least"]
+    assert fast[0] < most[0]
+    assert 0.485 <= fast[1]["reached"][what] <= 0.5
+    assert fast[1]["kept_importance"] <= most[1]["kept_importance"]
+    assert fast[1]["latency"]["target"] == "least"
+    assert fast[1]["latency"]["measured"][0] < 1
+
+
+def test_a_fastest_choice_that_is_slower_than_the_original_is_refused() -> None:
+    @dataclass
+    class Stubborn(Clock):
+        def _seconds(self, path: Path) -> float:
+            return 1.0 if "original" in path.name else 1.2
+
+    with pytest.raises(CheckFailed, match="slower than the original: 1.2"):
+        _prune(_net(), _context(Stubborn()), macs=0.5, latency="least")
+
+
+def test_the_fastest_choice_on_a_device_that_is_not_at_hand_is_not_measured() -> None:
+    context = Context(devices=lambda name: Distant(name))
+    _prune(_net(), context, macs=0.5, latency="least", device="distant")
+    assert context.report["selection"]["latency"]["measured"] is None
 
 
 # Devices by name
