@@ -33,11 +33,13 @@ from irprune.designs import FRACTIONS, designs
 from irprune.groups import Groups
 from irprune.passbase import Context
 from irprune.passes.choice.candidates import Candidates
+from irprune.protocols import BenchSettings
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 PLANS = 20
 SEED = 20_000  # the designed plans that are profiled have seed 0
-ROUNDS = 7
+LIMIT_S = 4
+"""Seconds that one plan is measured."""
 
 
 def candidates(path: Path) -> Candidates:
@@ -56,35 +58,36 @@ def study(path: Path, threads: int) -> dict[str, Any]:
     start = time.monotonic()
     model = device.costs(base, lambda line: print(line, file=sys.stderr))
     profiled = time.monotonic() - start
-    whole = channels.lengths(np.ones(channels.count, np.bool_))
-    full = float(model.seconds(whole[None])[0])
     plans = islice(designs(channels, base.groups, 16, SEED), len(FRACTIONS), len(FRACTIONS) + PLANS)
     rows = []
     bencher = OrtBencher()
+    settings = BenchSettings(processes=3, precision=0.01, limit_s=LIMIT_S, threads=threads)
     with tempfile.TemporaryDirectory() as folder:
         original, pruned = Path(folder) / "original.onnx", Path(folder) / "pruned.onnx"
         base.write(np.ones(channels.count, np.bool_), original)
         for keep in plans:
             base.write(keep, pruned)
-            first, second = bencher.bench(
-                [original, pruned], base.feeds, rounds=ROUNDS, warmup=2, threads=threads
-            )
-            samples = zip(first.samples_s, second.samples_s, strict=True)
+            first, second = bencher.bench([original, pruned], base.feeds, settings).rows
+            assert first.latency and second.latency and second.ratio, second.error
             rows.append(
                 {
                     "predicted": float(model.seconds(channels.lengths(keep)[None])[0]),
-                    "measured": second.median_s,
-                    "original": first.median_s,
-                    "ratio": float(np.median([b / a for a, b in samples])),
+                    "measured": second.latency.value,
+                    "original": first.latency.value,
+                    "ratio": second.ratio.value,
                 }
             )
-    return {"profile_s": profiled, "profiled": model.runs, "full": full, "plans": rows}
+    return {"profile_s": profiled, "profiled": model.runs, "whole": model.whole_s, "plans": rows}
 
 
 def errors(entry: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Relative errors of the ratio to the original, and of the absolute latency."""
+    """Relative errors of the latency on the clock of the original, and on that of the wall.
+
+    The original was measured when its plans were profiled and again beside each plan here: the
+    first error sets both to one clock, the second has the drift of the machine in it.
+    """
     plans = entry["plans"]
-    ratio = [row["predicted"] / entry["full"] / row["ratio"] - 1 for row in plans]
+    ratio = [row["predicted"] / entry["whole"] / row["ratio"] - 1 for row in plans]
     absolute = [row["predicted"] / row["measured"] - 1 for row in plans]
     return np.abs(ratio), np.abs(absolute)
 
@@ -115,8 +118,9 @@ def report(options: argparse.Namespace) -> None:
         "# The latency model against measurements",
         "",
         "`python tools/latency_model.py run MODEL.onnx...` and then `report`: random plans that",
-        "were not profiled, onnxruntime's CPU provider. *Ratio* is relative to the unpruned model",
-        "measured in the same run. *reuse* profiled after other models, with their cache.",
+        "were not profiled, on onnxruntime's CPU provider. *Ratio*: predicted latency over that of",
+        "the unpruned model when its plans were profiled, against the ratio measured now.",
+        "*reuse* profiled after other models, with their cache.",
     ]
     for threads in ("1", "2"):
         table = [

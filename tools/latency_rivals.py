@@ -169,7 +169,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--zoo", type=Path, default=Path(home).expanduser(), metavar="DIR")
     parser.add_argument("--models", nargs="*", default=list(MODELS), metavar="NAME")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--options", default="latency=least device=auto", help="further options of prune")
+    parser.add_argument(
+        "--options", default="latency=least device=auto", help="further options of prune"
+    )
     parser.add_argument("--limit", type=float, default=20, help="seconds per measurement")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep Torch-Pruning's files here")
     parser.add_argument("--prepare", action="store_true", help="only write Torch-Pruning's files")

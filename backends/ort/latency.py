@@ -106,6 +106,8 @@ class Latency:
     runs: int
     """Plans that were profiled, now or before."""
     profiled_s: float
+    whole_s: float
+    """Measured seconds of the unpruned graph while its plans were profiled."""
     unit: str = "s"
 
     def terms(self, kernel: int, lengths: Lengths) -> Numbers:
@@ -209,7 +211,7 @@ def latency(
     constant, scale = fit(x, measured).tolist()
     widths = _widths(base, kernels, fitted, by_kernel)
     runs = len(own.runs)
-    return Latency(kernels, fitted, constant, scale, widths, findings, runs, profiled_s)
+    return Latency(kernels, fitted, constant, scale, widths, findings, runs, profiled_s, usual)
 
 
 def _widths(

@@ -46,6 +46,8 @@ class Latency:
 
     ratio: Estimate | None
     seconds: Estimate | None
+    before: Estimate | None
+    """Seconds of the original, measured beside it."""
     predicted: float | None
     trials: tuple[Trial, ...]
     facts: tuple[tuple[str, str], ...]

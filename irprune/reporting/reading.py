@@ -147,6 +147,7 @@ def _latency(data: Json) -> Latency:
     return Latency(
         _estimate(data.get("measured")),
         _estimate(data.get("latency_s")),
+        _estimate(data.get("original_s")),
         None if predicted is None else _number(predicted),
         tuple(map(_trial, data.get("steps", []))),
         _facts(

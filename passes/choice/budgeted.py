@@ -150,11 +150,11 @@ class Budgeted:
 
         return self._settled(attempt)
 
-    def least(self, align: int | None) -> Choice:
-        """Return the choice that keeps least."""
-        candidates, problem = self._problem({}, align)
+    def least(self, bounds: Bounds, align: int | None) -> Choice:
+        """Return the choice that keeps least, whether it is within the bounds or not."""
+        candidates, problem = self._problem(bounds, align)
         state = State(problem, problem.least())
-        return self._made(Solution(state, np.zeros(0)), candidates)
+        return self._made(Solution(state, np.zeros(len(problem.budgets))), candidates)
 
     def _settled(self, attempt: Callable[[], Choice | None]) -> Choice | None:
         empty: tuple[Mask, Sequence[Candidate]] = (self.offer.alive, ())

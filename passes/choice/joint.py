@@ -119,7 +119,7 @@ def _first(
         choice = choose(align)
         if choice is not None:
             return choice, align
-    least = budgeted.least(alignments[-1]).costs
+    least = budgeted.least(bounds, alignments[-1]).costs
     reach = ", ".join(f"{what}={least[what] / whole[what]:.3f}" for what in bounds)
     raise IrpruneError(
         f"{', '.join(bounds)} cannot be reached together: the least is {reach} of the original",
@@ -151,14 +151,16 @@ def _fastest(
     }
     if isinstance(device, HostDevice):
         with _stopwatch(prunable, device, context) as watch:
-            ratio, latency, error = watch.time(choice.keep, long=True)
+            row, before = watch.time(choice.keep, long=True)
+        ratio = row.ratio
         if ratio is None:
-            raise CheckFailed(f"latency={LEAST}: the choice does not run: {error}")
+            raise CheckFailed(f"latency={LEAST}: the choice does not run: {row.error}")
         record["latency"] |= {
             "threads": device.threads,
             "provider": device.provider,
             "measured": triple(ratio),
-            "latency_s": triple(latency),
+            "latency_s": triple(row.latency),
+            "original_s": triple(before),
         }
         context.report[KEY] = record
         if ratio.low > 1:
@@ -209,6 +211,7 @@ def _timed(
         "measured": triple(found.ratio),
         "within_tolerance": found.near(correction.wanted),
         "latency_s": triple(found.latency),
+        "original_s": triple(found.original),
     }
     return found.choice, align
 

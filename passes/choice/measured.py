@@ -21,7 +21,7 @@ from irprune.passes.choice.budgeted import Bounds, Budgeted, Choice
 from irprune.passes.choice.candidates import Candidates
 from irprune.passes.choice.targets import Target
 from irprune.plan import Mask
-from irprune.protocols import Bencher, BenchSettings, Estimate, HostDevice
+from irprune.protocols import Bencher, BenchSettings, Estimate, HostDevice, LatencyRow
 
 TOLERANCE = 0.015
 """How far the measured ratio may lie from the target."""
@@ -43,6 +43,8 @@ class Tried:
     """Predicted latency as a share of that of the original."""
     ratio: Estimate | None
     latency: Estimate | None
+    original: Estimate | None
+    """Seconds of the original, measured beside it."""
     error: str | None
 
     def near(self, wanted: float) -> bool:
@@ -97,10 +99,8 @@ class Stopwatch:
             raise IrpruneError(f"the original cannot be timed: {row.error}")
         return row.latency
 
-    def time(
-        self, keep: Mask, *, long: bool
-    ) -> tuple[Estimate | None, Estimate | None, str | None]:
-        """Return ratio, latency and error of a plan; `long` measures more precisely."""
+    def time(self, keep: Mask, *, long: bool) -> tuple[LatencyRow, Estimate | None]:
+        """Return a plan's row and the original's latency; `long` measures more precisely."""
         path = Path(self._folder.name) / "candidate.onnx"
         self._prunable.write(keep, path)
         settings = self._settings
@@ -109,7 +109,7 @@ class Stopwatch:
         rows = self._bencher.bench([self._original, path], self._prunable.feeds, settings).rows
         if rows[0].error is not None:
             raise IrpruneError(f"the original cannot be timed: {rows[0].error}")
-        return rows[1].ratio, rows[1].latency, rows[1].error
+        return rows[1], rows[0].latency
 
 
 class Correction:
@@ -166,7 +166,7 @@ class Correction:
             near = self._nearest(mine) if step >= _FREE else None
             bounds = {**self._bounds, "latency": share * self.whole_s}
             made = self._budgeted.choose(bounds, align, None if near is None else near.choice)
-            choice = made or self._budgeted.least(align)
+            choice = made or self._budgeted.least(bounds, align)
             known = next((t for t in mine if (t.choice.keep == choice.keep).all()), None)
             if known is None:
                 repeats = 0
@@ -186,14 +186,17 @@ class Correction:
                 share *= 0.97
                 continue
             if abs(self._miss(best)) <= _NEAR:
-                best = self._confirmed(best, mine)
+                longer = self._confirmed(best, mine)
+                if longer.ratio is None:
+                    continue
+                best = longer
                 if abs(self._miss(best)) <= 2 * _NEAR and self._good(best):
                     return best
             share = self._next(mine, best, 1 + 0.5 * repeats)
         best = self._nearest(mine)
         if best is not None and self._good(best):
             best = self._confirmed(best, mine)
-        return best if best is not None and self._good(best) else None
+        return best if best is not None and best.ratio is not None and self._good(best) else None
 
     def _fast(self, found: Tried) -> bool:
         """Return whether a candidate is at least as fast as asked."""
@@ -206,10 +209,11 @@ class Correction:
         return found.near(self.wanted) and found.ratio.low <= 1
 
     def _tried(self, choice: Choice, *, long: bool) -> Tried:
-        ratio, latency, error = self._watch.time(choice.keep, long=long)
-        found = Tried(choice, choice.costs["latency"] / self.whole_s, ratio, latency, error)
+        row, original = self._watch.time(choice.keep, long=long)
+        ratio, predicted = row.ratio, choice.costs["latency"] / self.whole_s
+        found = Tried(choice, predicted, ratio, row.latency, original, row.error)
         self.tried.append(found)
-        said = error
+        said = row.error
         if ratio is not None:
             said = f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
         self._context.log(
@@ -233,7 +237,8 @@ class Correction:
         if other is not None and len(mine) < _FREE + 1:
             a, b = self._miss(best), self._miss(other)
             return best.predicted + (other.predicted - best.predicted) * a / (a - b)
-        return best.predicted * (1 - eagerness * self._miss(best) / best.ratio.value)
+        share = best.predicted * (1 - eagerness * self._miss(best) / best.ratio.value)
+        return min(share, (best.predicted + 1) / 2)  # a model far too gloomy must not lead to 1
 
     def _nearest(self, tried: Sequence[Tried]) -> Tried | None:
         measured = [t for t in tried if t.ratio is not None]

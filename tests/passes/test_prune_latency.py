@@ -53,7 +53,7 @@ class Stairs:
     def __init__(self, base: Prunable, step: int, error: float) -> None:
         self._macs = additive.macs(CostModel(base.channels.graph), base.channels)
         self._step, self._error = step, error
-        self._whole = base.channels.lengths(np.ones(base.channels.count, np.bool_))
+        self.whole = base.channels.lengths(np.ones(base.channels.count, np.bool_))
         self.constant = self._macs.constant
         self.kernels: Sequence[Kernel] = self._macs.kernels
 
@@ -62,7 +62,7 @@ class Stairs:
         return np.asarray(terms * (1 + self._error * (kernel % 2)))
 
     def useful(self, axis: int) -> np.ndarray:
-        whole = int(self._whole[axis])
+        whole = int(self.whole[axis])
         return np.union1d(np.arange(self._step, whole + 1, self._step), [whole])
 
 
@@ -300,6 +300,44 @@ def test_a_candidate_that_crashes_is_a_step_and_not_the_end() -> None:
     assert steps[0]["error"] == "SIGFPE"
     assert steps[0]["measured"] is None
     assert steps[-1]["measured"][0] == pytest.approx(0.6, abs=0.015)
+
+
+@dataclass
+class Gloomy(Device):
+    """Predicts that every plan takes a constant more."""
+
+    share: float = 1.0
+
+    def costs(self, base: Prunable, log: Callable[[str], None]) -> Stairs:
+        stairs = super().costs(base, log)
+        stairs.constant += self.share * total(stairs, stairs.whole)
+        return stairs
+
+
+def test_a_candidate_that_crashes_in_its_long_run_is_not_taken() -> None:
+    clock = Clock(fixed=1.0, crash=lambda times: times in (2, 3))
+    context = Context(bencher=lambda: clock, device=Gloomy())
+    _prune(_net(), context, latency=0.5)
+    latency = context.report["selection"]["latency"]
+    assert [step["measured"] is None for step in latency["steps"]][:3] == [False, True, True]
+    assert latency["measured"][0] == pytest.approx(0.5, abs=0.015)
+
+
+def test_what_later_steps_stay_near_may_be_the_least_choice() -> None:
+    clock = Clock(fixed=1.0, crash=lambda times: times in (2, 3))
+    context = Context(bencher=lambda: clock, device=Gloomy(share=2.0))
+    _prune(_net(), context, latency=0.6)
+    selection = context.report["selection"]
+    assert selection["latency"]["steps"][3]["measured"] is not None
+    assert selection["latency"]["measured"][0] < 0.6
+    assert 0 <= selection["optimality_gap"] <= 1
+
+
+def test_a_prediction_far_too_gloomy_does_not_lead_back_to_the_original() -> None:
+    clock = Clock(fixed=0.3, crash=lambda times: times == 2)
+    context = Context(bencher=lambda: clock, device=Gloomy(share=2.0))
+    _prune(_net(), context, latency=0.5)
+    assert context.report["selection"]["latency"]["measured"][0] == pytest.approx(0.5, abs=0.015)
 
 
 def test_other_bounds_hold_beside_the_latency() -> None:

@@ -43,6 +43,7 @@ def full_report(groups: int = 5) -> dict[str, Any]:
                 "predicted": 0.45,
                 "measured": triple(0.5),
                 "latency_s": triple(0.0061),
+                "original_s": triple(0.0123),
                 "steps": [
                     {"predicted": p, "measured": triple(m), "kept_importance": k}
                     for p, m, k in steps

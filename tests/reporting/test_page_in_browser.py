@@ -40,6 +40,7 @@ def test_the_page_shows_the_run(
         "the latency",
         "50.0 %",
         "6.1 ms",
+        "12.3 ms",
         "2 LayerNormalization",
         "one of mine",
         "82.0 % of the importance",
