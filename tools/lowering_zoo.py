@@ -198,19 +198,27 @@ def measure_module(row: Row, name: str) -> None:
     outputs(row, model, lowered, {model.ir.graph.inputs[0].name: x.numpy()})
     if not network.dense:
         return
+    row.loss, row.gradients, used = step_errors(module, lowered, x)
+    if used:
+        row.reason = f"no gradient for {', '.join(used[:4])}"
+
+
+def step_errors(module: Any, lowered: Any, x: Any) -> tuple[float, float, list[str]]:
+    """Return the relative errors of loss and gradients of a step, and the gradients that lack.
+
+    Without one of the gradients that are not zero, their error is infinite.
+    """
     loss, gradients = step(module, x)
     same, found = step(lowered, x)
-    row.loss = abs(same - loss) / abs(loss)
     floor = SMALLEST * max(float(np.abs(g).max()) for g in gradients.values())
     missing = gradients.keys() - found.keys()
-    row.gradients = max(
+    worst = max(
         float(np.abs(found[k] - g).max() / max(float(np.abs(g).max()), floor))
         for k, g in gradients.items()
         if k in found
     )
-    used = [k for k in missing if np.abs(gradients[k]).max() > 0]
-    if used:
-        row.gradients, row.reason = float("inf"), f"no gradient for {', '.join(sorted(used)[:4])}"
+    used = sorted(k for k in missing if np.abs(gradients[k]).max() > 0)
+    return abs(same - loss) / abs(loss), float("inf") if used else worst, used
 
 
 def measure(name: str) -> Row:
