@@ -28,6 +28,7 @@ from lowering_zoo import BOUND, step_errors
 from torch import nn
 from torch.nn import functional
 from zoo_models import networks, photos
+from zoo_weights import randomise
 
 import irprune
 from irprune.backends.ort.machine import describe
@@ -74,6 +75,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     module = networks()[name].build()
     key = key_of(name, options)
     size = key["size"]
+    randomise(module, photos(2, size, 0), 0)  # a fresh ViT's head is zero: all gradients below too
     model = irprune.from_torch(module, (photos(2, size, 0),))
     lowered = irprune.to_torch(model)
     for part in module.modules():  # the graph has none: it was exported in eval mode
