@@ -99,7 +99,7 @@ class _Loop:
         self.last = job.recipe.epochs if job.last is None else job.last
         self.length = _length(job.recipe, len(self.parts))
         module = job.module
-        self.identity = _identity(job)
+        self.identity = identity_of(job)
         found = checkpoint.load(self.path, self.identity)
         if found is not None:
             module.load_state_dict(found[0])
@@ -312,7 +312,7 @@ def _mixed(recipe: Recipe, step: int) -> int:
     return (recipe.seed << 32) + step
 
 
-def _identity(job: Job) -> str:
+def identity_of(job: Job) -> str:
     """What a checkpoint must have been made by: the recipe, the start, the network's shapes."""
     shapes = [(name, tuple(t.shape)) for name, t in job.module.state_dict().items()]
     text = repr((job.recipe, job.first, job.data.size("train"), shapes))
