@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from math import cos, exp, floor, isfinite, pi
+from math import cos, floor, isfinite, pi, tanh
 from typing import Literal
 
 from irprune.errors import IrpruneError
@@ -17,9 +17,13 @@ Unit = Literal["epochs", "steps"]
 
 @dataclass(frozen=True)
 class Optimizer:
-    """The update rule. Weight decay is added to the gradient, except in `adamw`."""
+    """The update rule. Weight decay is added to the gradient, except in `adamw`.
 
-    name: Literal["sgd", "nadam", "adamw"] = "sgd"
+    `betas` say how much averages remember, of gradients and of their squares; `rmsprop` and
+    `adadelta` use the second.
+    """
+
+    name: Literal["sgd", "nadam", "adamw", "adam", "adagrad", "rmsprop", "adadelta"] = "sgd"
     lr: float = 0.1
     weight_decay: float = 0.0
     momentum: float = 0.0
@@ -69,12 +73,21 @@ class Schedule:
         if self.warmup < 0:
             raise IrpruneError("`warmup` must be zero or more")
 
-    def share(self, step: int, steps_per_epoch: int, epochs: int) -> float:
-        """Return the share of the learning rate that holds for a step, counted from 0."""
+    def share(self, step: int, steps_per_epoch: int, epochs: float) -> float:
+        """Return the share of the learning rate that holds for a step, counted from 0.
+
+        Infinite where it is too large a number: training then stops, as it does for any NaN.
+        """
         per = 1 if self.unit == "steps" else steps_per_epoch
         t, total = step / per, epochs * steps_per_epoch / per
         if t < self.warmup:
             return t / self.warmup
+        try:
+            return self._at(t, total)
+        except OverflowError:
+            return float("inf")
+
+    def _at(self, t: float, total: float) -> float:
         match self.policy:
             case "constant" | "fixed":
                 return 1.0
@@ -89,7 +102,7 @@ class Schedule:
             case "poly":
                 return float(max(0.0, 1 - t / total) ** self.power)
             case "sigmoid":
-                return 1 / (1 + exp(-self.gamma * (t - self.every)))
+                return (1 + tanh(self.gamma * (t - self.every) / 2)) / 2
             case "cosine":
                 past = min(1.0, (t - self.warmup) / max(total - self.warmup, 1e-12))
                 return self.least + (1 - self.least) * (1 + cos(pi * past)) / 2
@@ -122,10 +135,12 @@ class Recipe:
     """Largest norm of all gradients together."""
     target: float | None = None
     """Stop after the first epoch whose test accuracy reaches this."""
+    steps: int | None = None
+    """Optimiser steps in all, where that is no whole number of epochs: the last is cut short."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1:
-            raise IrpruneError("epochs and batch must be at least 1")
+        if self.epochs < 1 or self.batch < 1 or (self.steps is not None and self.steps < 1):
+            raise IrpruneError("epochs, batch and steps must be at least 1")
         if self.clip is not None and self.clip <= 0:
             raise IrpruneError("clip must be positive")
         if not 0 <= self.label_smoothing < 1:

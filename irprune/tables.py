@@ -17,13 +17,17 @@ T = TypeVar("T")
 
 def read_tables(cls: type[T], path: Path) -> T:
     """Read a TOML file as a dataclass (IrpruneError naming file, key and mend)."""
+    return from_table(cls, read_toml(path), path)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file (IrpruneError)."""
     try:
-        table = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except OSError as error:
         raise IrpruneError(error.strerror or str(error), file=path) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise IrpruneError(f"not TOML: {error}", file=path) from error
-    return from_table(cls, table, path)
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], file: Path, key: str = "") -> T:

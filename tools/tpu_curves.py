@@ -11,6 +11,7 @@ padded layout; a step takes three forward passes (forward, and backward to input
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -95,17 +96,24 @@ def curves(model: Model, device: str) -> dict[str, np.ndarray]:
         count(channels.plan(kept(channels, groups, [round(n * (1 - r)) for n in sizes]))).params
         for r in RATIOS
     ]
-    found = {"parameters": np.array(params) / 1e6}
+    return {"parameters": np.array(params) / 1e6, **training_cost(channels, at, device, {})}
+
+
+def training_cost(
+    channels: Channels, at: np.ndarray, device: str, symbols: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """MiB, milliseconds and GMACs of a training step, one per row of lengths ``(k, axes)``."""
+    found = {}
     for name, tag in ((device, ""), ("cache-line:1", " unpadded")):
         chosen = parse(name)
         assert chosen is not None
-        weights = chosen.padded(channels, {}, "weights").total(at)
-        activations = chosen.padded(channels, {}, "activations").total(at)
+        weights = chosen.padded(channels, symbols, "weights").total(at)
+        activations = chosen.padded(channels, symbols, "activations").total(at)
         found[f"memory{tag}"] = (3 * weights + activations) / 2**20
     chosen = parse(device)
     assert chosen is not None
-    found["step"] = 3e3 * chosen.padded(channels, {}, "time").total(at)
-    found["macs"] = chosen.padded(channels, {}, "macs").total(at) / 1e9
+    found["step"] = 3e3 * chosen.padded(channels, symbols, "time").total(at)
+    found["macs"] = chosen.padded(channels, symbols, "macs").total(at) / 1e9
     return found
 
 

@@ -1,34 +1,43 @@
 """Training-step throughput of lowered networks beside torchvision's own modules, interleaved.
 
     python tools/train_speed.py --models resnet50 --batch 8 --size 96 --rounds 6 --json speed.json
-    python tools/train_speed.py --device cuda --batch 256 --size 224 --out docs/results/lowering.md
+    python tools/train_speed.py --device cuda --batch 256 --size 224 --json speed.json \\
+        --out docs/results/train-speed.md
 
 Each round takes one step (forward, loss, backward, SGD with momentum) of the module and one of the
-lowered graph, in turns that swap; the ratio is that of the medians, above 1 where the lowered one
-is faster. On a CPU in float32, on CUDA under bfloat16 autocast, both channels-last. Rows are kept
-in the JSON file, one per model and device.
+lowered graph, in turns that swap. The ratio is the module's time over the lowered one's, round by
+round, above 1 where the lowered one is faster: the median, and between which numbers half of the
+rounds lie. On a CPU in float32, on CUDA under bfloat16 autocast, both channels-last. Before, loss
+and gradients of a step on a few images are compared, on the CPU in float32, as lowering_zoo does;
+a row that is unequal has no business in the table and ends the run. Rows are kept in the JSON file;
+what it holds by model, device, batch, size and threads is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import torch
+from lowering_zoo import BOUND, step_errors
 from torch import nn
 from torch.nn import functional
 from zoo_models import networks, photos
+from zoo_weights import randomise
 
 import irprune
+from irprune.backends.ort.machine import describe
 
 MODELS = ["resnet50", "mobilenet_v2", "densenet121", "vgg16", "vit_b_16"]
 WARM_UP = 2
+COMPARED = 4
+"""Images whose loss and gradients are compared."""
+KEY = ("model", "device", "batch", "size", "threads")
 
 
 def stepper(module: nn.Module, x: torch.Tensor, labels: torch.Tensor) -> Callable[[], float]:
@@ -53,17 +62,28 @@ def stepper(module: nn.Module, x: torch.Tensor, labels: torch.Tensor) -> Callabl
     return step
 
 
+def key_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what tells the row of one network from others."""
+    size = networks()[name].size if name.startswith("vit") else options.size
+    values = (name, options.device, options.batch, size, options.threads)
+    return dict(zip(KEY, values, strict=True))
+
+
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return the row of one network."""
     torch.manual_seed(0)
-    network = networks()[name]
-    module = network.build()
-    size = network.size if name.startswith("vit") else options.size
+    module = networks()[name].build()
+    key = key_of(name, options)
+    size = key["size"]
+    randomise(module, photos(2, size, 0), 0)  # a fresh ViT's head is zero: all gradients below too
     model = irprune.from_torch(module, (photos(2, size, 0),))
     lowered = irprune.to_torch(model)
     for part in module.modules():  # the graph has none: it was exported in eval mode
         if isinstance(part, nn.Dropout):
             part.p = 0.0
+    loss, gradients, _ = step_errors(module, lowered, photos(COMPARED, size, 1))
+    if max(loss, gradients) > BOUND:
+        raise SystemExit(f"{name}: loss is off by {loss:.1e}, gradients by {gradients:.1e}")
     device = torch.device(options.device)
     x = photos(options.batch, size, 1).to(device, memory_format=torch.channels_last)
     labels = torch.arange(options.batch, device=device) % 1000
@@ -76,31 +96,51 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
             if number >= WARM_UP:
                 seconds[kind].append(spent)
     middle = {kind: median(each) for kind, each in seconds.items()}
+    ratios = [a / b for a, b in zip(seconds["module"], seconds["lowered"], strict=True)]
+    low, ratio, high = quantiles(ratios, n=4)
     cuda = device.type == "cuda"
     return {
-        "model": name,
-        "hardware": torch.cuda.get_device_name() if cuda else platform.processor() or "CPU",
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "batch": options.batch,
-        "size": size,
+        **key,
+        "hardware": torch.cuda.get_device_name() if cuda else describe()["cpu"],
         "rounds": options.rounds,
+        "loss_error": loss,
+        "gradient_error": gradients,
         "module_s": middle["module"],
         "lowered_s": middle["lowered"],
-        "ratio": middle["module"] / middle["lowered"],
+        "ratio": ratio,
+        "low": low,
+        "high": high,
     }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as markdown."""
-    lines = ["| model | device | batch | size | module | lowered | throughput ratio |"]
-    lines += ["| --- | --- | ---: | ---: | ---: | ---: | ---: |"]
+    lines = [
+        "| model | device | batch | size | module | lowered | throughput ratio | half of them "
+        "| loss | gradients |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for row in rows:
         device = f"{row['device']} ({row['hardware']}, {row['threads']} threads)"
         times = f"{1e3 * row['module_s']:.1f} ms | {1e3 * row['lowered_s']:.1f} ms"
         cells = f"{row['model']} | {device} | {row['batch']} | {row['size']} | {times}"
-        lines.append(f"| {cells} | {row['ratio']:.3f} |")
+        spread = f"{row['ratio']:.3f} | {row['low']:.3f} to {row['high']:.3f}"
+        errors = f"{row['loss_error']:.1e} | {row['gradient_error']:.1e}"
+        lines.append(f"| {cells} | {spread} | {errors} |")
     return "\n".join(lines) + "\n"
+
+
+def document(rows: list[dict[str, Any]]) -> str:
+    """Return the page."""
+    head = [
+        "# Training steps of lowered networks beside torchvision's",
+        "",
+        "`python tools/train_speed.py --json FILE`: a step of each in turn; ratio: the module's",
+        "time over the lowered one's, the median over the rounds. loss, gradients: relative errors",
+        f"of one step on {COMPARED} images, at most {BOUND:g}.",
+        "",
+    ]
+    return "\n".join(head) + "\n" + table(rows)
 
 
 def main() -> None:
@@ -119,12 +159,15 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     rows = json.loads(options.json.read_text()) if options.json.exists() else []
     for name in options.models:
+        key = key_of(name, options)
+        if any({k: row[k] for k in KEY} == key for row in rows):
+            continue
         row = measure(name, options)
-        rows = [r for r in rows if (r["model"], r["device"]) != (name, row["device"])] + [row]
+        rows.append(row)
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
         print(table([row]).splitlines()[-1], flush=True)
     if options.out:
-        options.out.write_text(table(rows))
+        options.out.write_text(document(rows))
 
 
 if __name__ == "__main__":

@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from irprune.frontends.caffe.build import from_caffe, import_caffe
+from irprune.frontends.caffe.recipe import recipe_of
+from irprune.frontends.caffe.solver import read_solver
 
-__all__ = ["from_caffe", "import_caffe"]
+__all__ = ["from_caffe", "import_caffe", "read_solver", "recipe_of"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from os.path import isfile
@@ -67,8 +67,15 @@ class Solver:
     test_nets: tuple[Field, ...] = ()
     weights: tuple[str, ...] = ()
     """Caffemodels that training starts from."""
-    warnings: tuple[str, ...] = field(default=(), compare=False)
-    """One line for each field that Caffe does not know, with its place."""
+    unknown: tuple[Field, ...] = field(default=(), compare=False, repr=False)
+    """The fields that Caffe does not know."""
+    spots: Mapping[str, Field] = field(default_factory=dict, compare=False, repr=False)
+    """Where each field stands that is given, for errors."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line for each field that Caffe does not know, with its place."""
+        return tuple(f"{one.place}: unknown field `{one.name}`" for one in self.unknown)
 
     def rate(self, iteration: int) -> float:
         """The learning rate at an iteration, counted from 0."""
@@ -176,8 +183,8 @@ def solver_of(message: Message) -> Solver:
         weights=tuple(message.strs("weights")),
     )
     message.ignore(*_NO_MATTER)
-    unknown = [f"{one.place}: unknown field `{one.name}`" for one in message.unread(skip=_NETS)]
-    return replace(solver, warnings=tuple(unknown))
+    spots = {one.name: one for one in reversed(message.fields)}
+    return replace(solver, unknown=tuple(message.unread(skip=_NETS)), spots=spots)
 
 
 def _type(message: Message) -> str:

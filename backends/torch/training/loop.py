@@ -97,8 +97,9 @@ class _Loop:
         self.path = job.folder / CHECKPOINT
         self.parts = batches_of(job.data.size("train"), job.recipe.batch)
         self.last = job.recipe.epochs if job.last is None else job.last
+        self.length = _length(job.recipe, len(self.parts))
         module = job.module
-        self.identity = _identity(job)
+        self.identity = identity_of(job)
         found = checkpoint.load(self.path, self.identity)
         if found is not None:
             module.load_state_dict(found[0])
@@ -126,6 +127,12 @@ class _Loop:
         """Steps done since the start of the recipe."""
         return self.progress.epoch * len(self.parts) + self.progress.batch
 
+    @property
+    def _batches_now(self) -> int:
+        """Batches of the epoch that is under way."""
+        before = self.progress.epoch * len(self.parts)
+        return min(len(self.parts), self.length - before)
+
     def run(self) -> list[dict[str, float]]:
         while self.progress.epoch < self.last and not self._reached():
             self._epoch()
@@ -141,7 +148,7 @@ class _Loop:
         before = progress.loss if self.fabric.is_global_zero else 0.0
         running = torch.tensor(before, device=self.fabric.device)
         bar = tqdm(
-            total=len(self.parts),
+            total=self._batches_now,
             initial=progress.batch,
             desc=f"epoch {progress.epoch + 1}/{self.last}",
             leave=False,
@@ -160,7 +167,7 @@ class _Loop:
                 if self._due():
                     progress.loss = self._checked(running)
                     self._save()
-        loss = self._checked(running) / len(self.parts)
+        loss = self._checked(running) / self._batches_now
         self._finish_epoch(loss)
 
     def _batches(self) -> Iterator[tuple[int, int, torch.Tensor, torch.Tensor]]:
@@ -168,7 +175,7 @@ class _Loop:
         epoch, recipe, fabric = self.progress.epoch, self.recipe, self.fabric
         random = np.random.default_rng((recipe.seed, epoch))
         order = random.permutation(self.job.data.size("train"))
-        parts = self.parts[self.progress.batch :]
+        parts = self.parts[self.progress.batch : self._batches_now]
         first = self._step
         draws = [
             Draw(
@@ -185,7 +192,8 @@ class _Loop:
         recipe = self.recipe
         # Dropout draws by step and process: nothing random has a state to be saved.
         torch.manual_seed(_mixed(recipe, self._step) + self.fabric.global_rank)
-        share = recipe.schedule.share(self._step, len(self.parts), recipe.epochs)
+        each = len(self.parts)
+        share = recipe.schedule.share(self._step, each, self.length / each)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.optimizer.lr * share
         loss = self.gradients.of(x, y, total)
@@ -218,7 +226,7 @@ class _Loop:
     def _due(self) -> bool:
         machine = self.job.machine
         every, minutes = machine.checkpoint_steps, machine.checkpoint_minutes
-        if self.progress.batch == len(self.parts):
+        if self.progress.batch == self._batches_now:
             return False  # the epoch's own checkpoint follows
         if every is not None and self._step % every == 0:
             return True
@@ -288,12 +296,23 @@ def _laid(x: torch.Tensor, machine: Machine) -> torch.Tensor:
     )
 
 
+def _length(recipe: Recipe, each: int) -> int:
+    """Return the optimiser steps of a recipe, at so many per epoch (IrpruneError: no such)."""
+    if recipe.steps is None:
+        return recipe.epochs * each
+    epochs = -(-recipe.steps // each)
+    if epochs != recipe.epochs:
+        reason = f"{recipe.steps} steps end in epoch {epochs}, at {each} each, not {recipe.epochs}"
+        raise IrpruneError(reason, mend=f"set epochs = {epochs}")
+    return recipe.steps
+
+
 def _mixed(recipe: Recipe, step: int) -> int:
     """The seed of a step."""
     return (recipe.seed << 32) + step
 
 
-def _identity(job: Job) -> str:
+def identity_of(job: Job) -> str:
     """What a checkpoint must have been made by: the recipe, the start, the network's shapes."""
     shapes = [(name, tuple(t.shape)) for name, t in job.module.state_dict().items()]
     text = repr((job.recipe, job.first, job.data.size("train"), shapes))

@@ -32,8 +32,21 @@ def make_optimizer(how: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.
                 weight_decay=how.weight_decay,
                 foreach=True,
             )
-        case "adamw":
-            return torch.optim.AdamW(
+        case "adagrad":
+            return torch.optim.Adagrad(
+                trained, lr=how.lr, eps=how.eps, weight_decay=how.weight_decay
+            )
+        case "rmsprop":
+            return torch.optim.RMSprop(
+                trained, lr=how.lr, alpha=beta2, eps=how.eps, weight_decay=how.weight_decay
+            )
+        case "adadelta":
+            return torch.optim.Adadelta(
+                trained, lr=how.lr, rho=beta2, eps=how.eps, weight_decay=how.weight_decay
+            )
+        case "adam" | "adamw":
+            kind = torch.optim.Adam if how.name == "adam" else torch.optim.AdamW
+            return kind(
                 trained,
                 lr=how.lr,
                 betas=(beta1, beta2),

@@ -48,7 +48,7 @@ class TorchTrainer:
         keep: Sequence[int] = (),
         teacher: Model | None = None,
     ) -> Fitted:
-        data = self._fitting(model)
+        data = self.fitting(model)
         module = to_torch(model)
 
         def after_epoch(epoch: int) -> None:
@@ -79,14 +79,14 @@ class TorchTrainer:
         return Fitted(score, len(rows))
 
     def score(self, model: Model) -> Score:
-        data = self._fitting(model)
+        data = self.fitting(model)
         fabric = fabric_of(self._machine)
         return scored(fabric.setup_module(to_torch(model)), data, fabric, self._machine)
 
     def sample(
         self, model: Model, count: int, seed: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        data = self._fitting(model)
+        data = self.fitting(model)
         if count > data.size("train"):
             reason = f"{count} samples of {data.size('train')} training examples"
             raise IrpruneError(reason, mend="ask for fewer samples")
@@ -94,7 +94,7 @@ class TorchTrainer:
         ((x, y),) = data.batches("train", [Draw(index)], torch.device("cpu"))
         return x.numpy(), y.numpy()
 
-    def _fitting(self, model: Model) -> Data:
+    def fitting(self, model: Model) -> Data:
         """Return the data as the model takes it (IrpruneError: no fit)."""
         inputs, outputs = model.ir.graph.inputs, model.ir.graph.outputs
         if len(inputs) != 1:

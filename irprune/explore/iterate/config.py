@@ -1,16 +1,20 @@
-"""What an iterative run is told: the tables of its TOML file."""
+"""What an iterative run is told: the tables of its TOML file.
+
+``[train] solver = "solver.prototxt"``, relative to the file, takes optimiser, schedule, number of
+steps, clipping and seed from Caffe; epochs and batch still stand in the table.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from irprune.errors import IrpruneError
 from irprune.recipe import Machine, Recipe
-from irprune.tables import read_tables
+from irprune.tables import from_table, read_toml
 
 Method = Literal["ilp", "iap", "aiap"]
 Counting = Literal["paper", "physical"]
@@ -144,16 +148,46 @@ class Config:
         """What decides the results: everything but the machine and the objective."""
         found = asdict(self)
         del found["machine"], found["objective"], found["latency"]
-        return found
+        return found | {"train": _told(self.train)}
 
     def base_identity(self) -> str:
         """What decides the original network's training, as a hash."""
         parts = asdict(self)
         kept = {key: parts[key] for key in ("model", "data", "train", "pretrained")}
-        kept["rewind"] = self.rewind.epoch
+        kept |= {"train": _told(self.train), "rewind": self.rewind.epoch}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def read_config(path: Path | str) -> Config:
     """Read a configuration (IrpruneError naming file, key and mend)."""
-    return read_tables(Config, Path(path))
+    path = Path(path)
+    table = read_toml(path)
+    train = table.get("train")
+    solver = train.pop("solver", None) if isinstance(train, dict) else None
+    config = from_table(Config, table, path)
+    return config if solver is None else _by_caffe(config, solver, set(table["train"]), path)
+
+
+def _by_caffe(config: Config, name: Any, given: set[str], path: Path) -> Config:
+    """Return a configuration trained as a solver file says (IrpruneError: it is said twice)."""
+    from irprune.frontends.caffe.recipe import recipe_of
+    from irprune.frontends.caffe.solver import read_solver
+
+    if not isinstance(name, str):
+        raise IrpruneError("is no path of a solver", file=path, node="train.solver")
+    solver = read_solver(path.parent / name)
+    its = {"optimizer", "schedule", "clip", "steps"}
+    if solver.random_seed is not None:
+        its.add("seed")
+    for key in sorted(its & given):
+        mend = f"remove it here, or from {name}"
+        raise IrpruneError("the solver says it too", file=path, node=f"train.{key}", mend=mend)
+    return replace(config, train=recipe_of(solver, config.train))
+
+
+def _told(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as runs are told apart by; those from before `steps` go on."""
+    found = asdict(recipe)
+    if recipe.steps is None:
+        del found["steps"]
+    return found

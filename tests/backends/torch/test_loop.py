@@ -61,6 +61,7 @@ def losses(folder: Path) -> list[dict[str, float]]:
         Optimizer("nadam", lr=0.01, weight_decay=1e-4),
         Optimizer("sgd", lr=0.05, momentum=0.9, nesterov=True),
         Optimizer("adamw", lr=0.01, weight_decay=0.01),
+        Optimizer("rmsprop", lr=0.01),
     ],
     ids=lambda o: o.name,
 )
@@ -128,6 +129,23 @@ def test_epochs_are_announced_before_their_checkpoint(tmp_path: Path) -> None:
         train(job(tmp_path, after_epoch=note))
     train(job(tmp_path, module=net(3), after_epoch=seen.append))
     assert seen == [1, 2, 2, 3]
+
+
+def test_the_last_epoch_is_cut_short(tmp_path: Path) -> None:
+    """5 batches an epoch: 13 steps end in the third; a kill in it changes nothing."""
+    recipe = replace(RECIPE, steps=13, schedule=Schedule("poly", unit="steps"))
+    rows = train(job(tmp_path / "whole", recipe))
+    told = losses(tmp_path / "whole")
+    assert [row["step"] for row in told] == list(range(1, 14))
+    assert [row["lr"] for row in told] == pytest.approx([0.01 * (1 - t / 13) for t in range(13)])
+    machine = replace(CPU, checkpoint_steps=2)
+    with pytest.raises(Killed):
+        train(job(tmp_path / "cut", recipe, _Dying(net(), 12), machine=machine))
+    again = train(job(tmp_path / "cut", recipe, _Dying(net(), 10**9), machine=machine))
+    assert again == rows and len(rows) == 3
+    for steps in (10, 16):
+        with pytest.raises(IrpruneError, match=f"epochs = {-(-steps // 5)}"):
+            train(job(tmp_path / str(steps), replace(recipe, steps=steps)))
 
 
 def test_training_stops_at_the_target(tmp_path: Path) -> None:

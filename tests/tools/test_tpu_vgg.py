@@ -1,0 +1,150 @@
+"""The study of VGG-16: its configurations run, its jobs resume, and its page tells what it did."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import irprune
+from irprune import IrpruneError
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "experiments"))
+import tpu_study
+import tpu_vgg
+from tpu_study import OutOfTime, Record, Runs, Study
+
+CURVES = ["l1-reload", "original", "scaling-reload", "scaling-scratch"]
+
+
+def tiny(name: str) -> Study:
+    study = tpu_vgg.shipped(name)
+    return replace(
+        study,
+        network=replace(study.network, width=1 / 32),
+        data=replace(study.data, workers=0),
+        train=replace(study.train, epochs=1, batch=2),
+        sweep=replace(study.sweep, ratios=(0.5,), images=4),
+        machine=replace(study.machine, accelerator="cpu"),
+    )
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two images to train on, and two to test."""
+    root, random = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True)
+            pixels = random.integers(0, 256, (240, 260, 3), np.uint8)
+            Image.fromarray(pixels).save(root / split / name / "a.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path, random = tmp_path_factory.mktemp("pictures") / "p.npz", np.random.default_rng(0)
+    x = random.integers(0, 256, (8, 3, 32, 32), np.uint8)
+    y = np.arange(8) % 2
+    np.savez(path, x_train=x, y_train=y, x_test=x, y_test=y)
+    return path
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure in this process, one step."""
+    monkeypatch.setattr(tpu_study, "apart", tpu_study.measured)
+    monkeypatch.setattr(tpu_study, "STEPS", 1)
+
+
+def test_the_papers_trainings_are_shipped() -> None:
+    for name in tpu_vgg.STUDIES:
+        train = tpu_vgg.shipped(name).train
+        assert (train.batch, train.epochs) == (128, 100)
+        assert (train.optimizer.name, train.optimizer.lr, train.optimizer.momentum) == (
+            "sgd",
+            0.01,
+            0.9,
+        )
+        assert train.schedule.policy == "constant"
+        assert tpu_vgg.changes(tpu_vgg.shipped(name), tpu_vgg.shipped(name)) == []
+
+
+@pytest.mark.parametrize(("name", "millions"), [("cifar10", 15.25), ("imagenet", 138.36)])
+def test_the_network_is_vgg16(name: str, millions: float) -> None:
+    with torch.device("meta"):
+        module = tpu_study.vgg16(tpu_vgg.shipped(name).network)
+    count = sum(p.numel() for p in module.parameters()) / 1e6
+    assert count == pytest.approx(millions, abs=0.01)
+
+
+@pytest.mark.usefixtures("quick")
+def test_imagenet_runs_on_two_images(tmp_path: Path, photos: Path) -> None:
+    study = tiny("imagenet")
+    runs = Runs(study, tmp_path, photos)
+    runs.run([0])
+    rows = {row["curve"]: row for row in runs.records()}
+    assert sorted(rows) == CURVES
+    whole = rows.pop("original")
+    for row in rows.values():
+        assert 0 < row["params"] < whole["params"]
+        assert 0 < row["model_step_s"] <= whole["model_step_s"]
+        assert row["step_s"] > 0 and row["memory_bytes"] > 0
+    text = tpu_vgg.document("imagenet", study, runs.records(), [])
+    assert "epochs 1 instead of 100" in text
+    assert "training images 4 instead of all" in text
+    assert "| 50% |" in text and "Unfinished" not in text
+
+
+def test_steps_are_measured_in_a_process_of_their_own(tmp_path: Path) -> None:
+    study = tiny("cifar10")
+    module = tpu_study.vgg16(study.network).eval()
+    path = tmp_path / "model.onnx"
+    irprune.from_torch(module, (torch.zeros(2, 3, 32, 32),)).save(path)
+    found = tpu_study.apart(path, study)
+    assert found["step_s"] > 0 and found["memory_bytes"] > 0 and found["hardware"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_stopped_study_goes_on(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny("cifar10")
+    study = replace(study, train=replace(study.train, epochs=2))
+    runs = Runs(study, tmp_path / "a", pictures)
+    with monkeypatch.context() as patch:
+        ticks = itertools.count(1)
+        clock = SimpleNamespace(monotonic=lambda: next(ticks), perf_counter=time.perf_counter)
+        patch.setattr(tpu_study, "time", clock)
+        with pytest.raises(OutOfTime):  # in the third job, between its two epochs
+            replace(runs, end=5).run([0])
+    assert len(runs.records()) == 2
+    assert len(list(tmp_path.rglob("checkpoint.pt"))) == 1
+    begun: list[str] = []
+    runs = replace(runs, log=begun.append)
+    runs.run([0])
+    assert sum("training" in line for line in begun) == 2
+    begun.clear()
+    runs.run([0])
+    assert begun == []
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+    other = Runs(study, tmp_path / "b", pictures)
+    other.run([0])
+
+    def told(rows: list[Record]) -> list[object]:
+        return [(r["curve"], r["accuracy"], r["loss"], r["params"]) for r in rows]
+
+    assert told(runs.records()) == told(other.records())
+    changed = replace(study, network=replace(study.network, hidden=64))
+    with pytest.raises(IrpruneError, match="other options"):
+        Runs(changed, tmp_path / "a", pictures).run([0])
+    assert json.loads((tmp_path / "a" / "study.json").read_text()) == study.identity()

@@ -1,0 +1,310 @@
+"""The TPU paper's study of VGG-16: what pruning costs in accuracy, and saves in training.
+
+    python tools/experiments/tpu_vgg.py --study cifar10 --data ~/.cache/irprune/cifar10.npz
+    python tools/experiments/tpu_vgg.py --study cifar10 --data ... \\
+        --epochs 4 --images 5000 --tested 2000 --width 0.25 --ratios 0.3 0.6 0.9 --seeds 0
+    python tools/experiments/tpu_vgg.py --study imagenet --data imagenet --minutes 0
+
+Chen et al., "Structured Model Pruning of Convolutional Networks on Tensor Processing Units": train
+VGG-16, prune a ratio of the channels of its convolutions, train again; by scaling factors and
+reloaded weights, by scaling factors from scratch, by L1 norms and reloaded weights. Settings stand
+in tpu_vgg_STUDY.toml; what an option shortens the table declares. The same command goes on where it
+was stopped (``--minutes`` stops it), and writes tpu-vgg-STUDY.{json,md} and the paper's three
+figures from what is there. (``../shared/data/unpack.py cifar10 DIR`` makes cifar10.npz.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tpu_study import CURVES, OutOfTime, Record, Runs, Study, read_study
+
+HERE = Path(__file__).parent
+STUDIES = ("cifar10", "imagenet")
+LABELS = {
+    "scaling-reload": "scaling factor, reloaded",
+    "scaling-scratch": "scaling factor, from scratch",
+    "l1-reload": "L1 norm, reloaded",
+}
+COLORS = {"scaling-reload": "black", "scaling-scratch": "tab:red", "l1-reload": "tab:blue"}
+"""Those of the paper."""
+SUSTAINED = {"cifar10": 0.3, "imagenet": 0.1}
+"""The ratio up to which the paper finds the original's accuracy."""
+SHAPED = ("original", "scaling-reload", "scaling-scratch")
+"""Curves whose networks figures 3 and 4 show: pruned by scaling factors."""
+
+
+def shipped(name: str) -> Study:
+    """Return a study as it is shipped: the paper's settings."""
+    return read_study(HERE / f"tpu_vgg_{name}.toml")
+
+
+def shortened(study: Study, options: argparse.Namespace) -> Study:
+    """Return the study that the options ask for."""
+    sweep, machine = study.sweep, study.machine
+    return replace(
+        study,
+        network=replace(study.network, width=options.width or study.network.width),
+        train=replace(study.train, epochs=options.epochs or study.train.epochs),
+        sweep=replace(
+            sweep,
+            ratios=tuple(options.ratios or sweep.ratios),
+            scope=options.scope or sweep.scope,
+            device=options.device or sweep.device,
+            images=options.images or sweep.images,
+            tested=options.tested or sweep.tested,
+        ),
+        machine=replace(
+            machine,
+            accelerator=options.accelerator or machine.accelerator,
+            precision=options.precision or machine.precision,
+        ),
+    )
+
+
+def changes(study: Study, whole: Study) -> list[str]:
+    """Say where a study falls short of another one."""
+    pairs = [
+        ("epochs", study.train.epochs, whole.train.epochs),
+        ("training images", study.sweep.images, whole.sweep.images),
+        ("test images", study.sweep.tested, whole.sweep.tested),
+        ("width", study.network.width, whole.network.width),
+        ("scope", study.sweep.scope, whole.sweep.scope),
+    ]
+    return [
+        f"{name} {have} instead of {'all' if want is None else want}"
+        for name, have, want in pairs
+        if have != want
+    ]
+
+
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    if not values:
+        return "-"
+    text = format(np.mean(values), form)
+    return text if len(values) == 1 else f"{text} ± {format(np.std(values, ddof=1), form)}"
+
+
+def of(rows: list[Record], key: str, ratio: float, *curves: str) -> list[float]:
+    """Return what the jobs at a ratio have, of some curves."""
+    return [row[key] for row in rows if row["curve"] in curves and row["ratio"] == ratio]
+
+
+def table(rows: list[Record], device: str) -> list[str]:
+    """Return one row per ratio, 0 being the original."""
+    lines = [
+        "| pruned | " + " | ".join(f"{label}: accuracy (%)" for label in LABELS.values()) + " "
+        "| parameters (M) | GMACs | memory (MiB) "
+        f"| {device} (MiB) | step (ms) | {device} (ms) |",
+        "| ---: | " + " | ".join("---:" for _ in range(len(LABELS) + 6)) + " |",
+    ]
+    for ratio in sorted({row["ratio"] for row in rows}):
+        curves = {curve: (curve, "original") if not ratio else (curve,) for curve in CURVES}
+        cells = [
+            spread([100 * a for a in of(rows, "accuracy", ratio, *names)])
+            for names in curves.values()
+        ]
+        for key, scale, form in (
+            ("params", 1e-6, ".2f"),
+            ("macs", 1e-9, ".3f"),
+            ("memory_bytes", 2**-20, ".0f"),
+            ("model_memory_bytes", 2**-20, ".1f"),
+            ("step_s", 1e3, ".1f"),
+            ("model_step_s", 1e3, ".2f"),
+        ):
+            values = of(rows, key, ratio, *SHAPED)
+            cells.append(format(scale * np.median(values), form) if values else "-")
+        lines.append(f"| {ratio:.0%} | {' | '.join(cells)} |")
+    return lines
+
+
+def findings(rows: list[Record], name: str) -> list[str]:
+    """Return the paper's findings beside what was measured, in percentage points."""
+    by = {(r["curve"], r["ratio"], r["seed"]): 100 * r["accuracy"] for r in rows}
+    ratio = SUSTAINED[name]
+    lost = [
+        by["original", 0.0, seed] - accuracy
+        for (curve, at, seed), accuracy in by.items()
+        if curve == "scaling-reload" and at == ratio
+    ]
+    lines = [
+        "| the paper | measured here |",
+        "| --- | --- |",
+        f"| no loss at {ratio:.0%} pruned (scaling factor, reloaded) "
+        f"| {spread(lost)} points lost, {len(lost)} seed(s) |",
+    ]
+    for title, other in (
+        ("reloaded above from scratch", "scaling-scratch"),
+        ("scaling factor above L1 norm", "l1-reload"),
+    ):
+        gains = [
+            accuracy - by[other, at, seed]
+            for (curve, at, seed), accuracy in by.items()
+            if curve == "scaling-reload" and (other, at, seed) in by
+        ]
+        above = sum(gain > 0 for gain in gains)
+        lines.append(
+            f"| {title} | {spread(gains)} points, above in {above} of {len(gains)} pairs |"
+        )
+    return lines
+
+
+def document(name: str, study: Study, rows: list[Record], figures: Sequence[str]) -> str:
+    """Return the page of a study."""
+    short = changes(study, shipped(name))
+    seeds = sorted({row["seed"] for row in rows})
+    places = sorted({f"{row['hardware']}, {row['threads']} threads" for row in rows})
+    device = study.sweep.device
+    jobs = len(seeds) * (1 + len(CURVES) * len(study.sweep.ratios))
+    optimizer = study.train.optimizer
+    lines = [
+        f"# VGG-16 by pruned ratio: {name}",
+        "",
+        f"`python tools/experiments/tpu_vgg.py --study {name}`; "
+        f"{'; '.join(places)}; {study.machine.precision}.",
+        "",
+        f"Every training: batch {study.train.batch}, {study.train.epochs} epochs, "
+        f"{optimizer.name.upper()} with momentum {optimizer.momentum:g} and a learning rate of "
+        f"{optimizer.lr:g}; no augmentation, dropout or weight decay, which the paper does not "
+        f"name. Seeds: {', '.join(map(str, seeds))}. Reloaded networks have been trained twice.",
+        "",
+        *([f"**Shortened**: {', '.join(short)}.", ""] if short else []),
+        *(
+            [f"Unfinished: {len(rows)} of {jobs} trainings are done.", ""]
+            if len(rows) < jobs
+            else []
+        ),
+        f"Pruned are the channels of the convolutions, "
+        f"{'the same ratio in each' if study.sweep.scope == 'local' else 'ranked over all'}. "
+        "Memory and step: of training steps after the last epoch, in a process of its own "
+        "(on a CPU the growth of its resident set); beside them the analytic model of "
+        f"{device}, whose layout pads (no TPU was used). Both by networks pruned by scaling "
+        "factors, the median.",
+        "",
+        *table(rows, device),
+        "",
+        *findings(rows, name),
+        "",
+        *[f"![figure]({figure})" for figure in figures],
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def draw(name: str, study: Study, rows: list[Record], out: Path) -> list[str]:
+    """Draw figures 2 to 4 of the paper; return their names."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    ratios = sorted({row["ratio"] for row in rows})
+    names = [f"tpu-vgg-{name}-{number}.png" for number in (2, 3, 4)]
+
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    for curve, label in LABELS.items():
+        points = [
+            (ratio, 100 * np.mean(found))
+            for ratio in ratios
+            if (found := of(rows, "accuracy", ratio, curve, *(() if ratio else ("original",))))
+        ]
+        axes.plot(*zip(*points, strict=True), "o-", color=COLORS[curve], label=label)
+    axes.set(xlabel="pruned ratio of channels", ylabel="accuracy, %")
+    axes.legend()
+    _save(figure, out / names[0])
+
+    def medians(key: str) -> Any:
+        values = [(r, np.median(v)) for r in ratios if (v := of(rows, key, r, *SHAPED))]
+        return np.array(values).T
+
+    device = study.sweep.device
+    for file, kind, scale, unit in (
+        (names[1], "memory_bytes", 2**-20, "MiB"),
+        (names[2], "step_s", 1e3, "ms"),
+    ):
+        figure, axes = pyplot.subplots(figsize=(6, 4))
+        what = kind.partition("_")[0]
+        at, here = medians(kind)
+        lines = axes.plot(at, scale * here, "o-", color="black", label=f"{what}, measured here")
+        axes.set(xlabel="pruned ratio of channels", ylabel=f"{what} here, {unit}", ylim=(0, None))
+        other = axes.twinx()
+        at, there = medians(f"model_{kind}")
+        label = f"{what}, model of {device}"
+        lines += other.plot(at, scale * there, "s--", color="tab:green", label=label)
+        other.set(ylabel=f"{what} of {device}, {unit}", ylim=(0, None))
+        if what == "memory":
+            third = axes.twinx()
+            at, params = medians("params")
+            lines += third.plot(at, params / 1e6, "^:", color="tab:orange", label="parameters")
+            third.spines.right.set_position(("axes", 1.17))
+            third.set(ylabel="parameters, M", ylim=(0, None))
+        axes.legend(handles=lines, loc="lower left")
+        _save(figure, out / file)
+    return names
+
+
+def _save(figure: Any, path: Path) -> None:
+    from matplotlib import pyplot
+
+    figure.savefig(path, dpi=90, bbox_inches="tight")
+    pyplot.close(figure)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = made.add_argument
+    add("--study", choices=STUDIES, default="cifar10")
+    add("--data", type=Path, required=True, help="the data set's file or folder")
+    add("--runs", type=Path, default=Path.home() / ".cache" / "irprune" / "tpu-vgg")
+    add("--out", type=Path, default=Path("docs/results"))
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--ratios", type=float, nargs="+", help="0: the original, trained once more")
+    add("--minutes", type=float, default=float("inf"), help="stop after these; 0: only report")
+    add("--epochs", type=int, help="a shortened training")
+    add("--images", type=int, help="training images, the first ones")
+    add("--tested", type=int, help="test images, the first ones")
+    add("--width", type=float, help="share of the channels of the original VGG-16")
+    add("--scope", choices=("local", "global"))
+    add("--device", help="whose layout the analytic model has")
+    add("--accelerator", choices=("auto", "cpu", "cuda"))
+    add("--precision", choices=("32-true", "bf16-mixed"))
+    return made
+
+
+def main() -> None:
+    options = parser().parse_args()
+    study = shortened(shipped(options.study), options)
+    end = time.monotonic() + 60 * options.minutes
+
+    def log(message: str) -> None:
+        print(message, file=sys.stderr, flush=True)
+
+    runs = Runs(study, options.runs / options.study, options.data, end, log)
+    try:
+        runs.run(options.seeds)
+    except OutOfTime:
+        log("the minutes are over; the same command goes on")
+    rows = runs.records()
+    if not rows:
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    figures = draw(options.study, study, rows, options.out)
+    text = document(options.study, study, rows, figures)
+    print(text)
+    stem = options.out / f"tpu-vgg-{options.study}"
+    stem.with_suffix(".md").write_text(text)
+    found = {"study": study.identity(), "rows": rows}
+    stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
