@@ -105,7 +105,7 @@ def caret(text: str, offset: int) -> str:
     """The line of `text` around `offset`, indented, with a caret below the spot."""
     start = text.rfind("\n", 0, offset) + 1
     line = text[start:].split("\n", 1)[0].rstrip("\r")
-    first = max(0, offset - start - _MAX_SHOWN // 2)
+    first = max(0, min(offset - start - _MAX_SHOWN // 2, len(line) - _MAX_SHOWN))
     shown = CONTROL.sub("?", line[first : first + _MAX_SHOWN])
     pad = "".join(c if c == "\t" else " " for c in line[first : offset - start])
     return f"  {shown}\n  {pad}^"

@@ -11,24 +11,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from click.testing import Result
 from onnx import TensorProto, helper, numpy_helper
+from refusal import Cli, refused
 
-Cli = Callable[..., Result]
 PIPELINE = "normalize, prune{macs=0.5}, compact"
-
-
-def refused(cli: Cli, *args: object, status: int = 2) -> str:
-    """The single error message of a refused command, which must have left no new file."""
-    before = sorted(Path().rglob("*"))
-    done = cli(*args)
-    assert done.exit_code == status, done.output
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    assert sorted(Path().rglob("*")) == before
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, done.stderr
-    return done.stderr[done.stderr.index("error: ") :]
 
 
 def edited(net: Path, edit: Callable[[onnx.ModelProto], object]) -> Path:
