@@ -31,7 +31,7 @@ def interp(job: Job) -> Sequence[ir.Value]:
 def _target(job: Job, param: Message, sizes: list[int]) -> list[int]:
     zoom, shrink = param.int("zoom_factor", None), param.int("shrink_factor", None)
     height, width = param.int("height", None), param.int("width", None)
-    if min(zoom or 1, shrink or 1, height or 1, width or 1) < 1:
+    if any(number is not None and number < 1 for number in (zoom, shrink, height, width)):
         raise job.error("factors and sizes must be positive")
     if zoom is not None or shrink is not None:
         target = [(size - 1) // shrink + 1 for size in sizes] if shrink else sizes
