@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from irprune.frontends.caffe.build import from_caffe, import_caffe
+from irprune.frontends.caffe.options import Options
 
-__all__ = ["from_caffe", "import_caffe"]
+__all__ = ["Options", "from_caffe", "import_caffe"]

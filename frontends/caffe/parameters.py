@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod, sqrt
 from zlib import crc32
@@ -36,7 +36,6 @@ class Parameters:
     builder: Builder
     weights: Weights | None
     seed: int
-    warn: Callable[[str], None]
     unscaled: set[ir.Value] = field(default_factory=set)
     """Outputs of batch normalisations whose scale is still one and whose bias is zero."""
     unfilled: list[str] = field(default_factory=list)

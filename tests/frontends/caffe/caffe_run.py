@@ -11,6 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from irprune.frontends.caffe.build import Imported, convert
+from irprune.frontends.caffe.options import Options
 from irprune.frontends.caffe.text import parse
 
 Arrays = Mapping[str, np.ndarray]
@@ -21,7 +22,7 @@ def imported(
 ) -> Imported:
     """The network that a text spells; its graph is a valid ONNX model."""
     blobs = None if weights is None else {name: list(found) for name, found in weights.items()}
-    found = convert(parse(text, "net.prototxt"), blobs, **options)
+    found = convert(parse(text, "net.prototxt"), blobs, Options(**options))
     onnx.checker.check_model(ir.serde.serialize_model(found.model.ir), full_check=True)
     return found
 
