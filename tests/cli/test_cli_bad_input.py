@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from refusal import Cli, refused
+from refusal import Cli, refused, refused_at
 
 PIPELINE = "normalize, prune{macs=0.5}, compact"
 
@@ -155,6 +155,13 @@ def test_a_bad_pipeline(cli: Cli, net: Path, pipeline: str, message: str) -> Non
 def test_a_pipeline_error_points_a_caret(cli: Cli, net: Path) -> None:
     lines = refused(cli, "run", "prune{macs=1}, compct", net, "-o", "out.onnx").splitlines()
     assert lines[1:] == ["  prune{macs=1}, compct", "                 ^"]
+
+
+def test_an_error_in_a_pipeline_file_has_a_place(cli: Cli, net: Path) -> None:
+    path = Path("p.pipe")
+    path.write_text("normalize,  # first\nprune{ratio=2},\ncompact\n")
+    reason = refused_at(cli, (path, 2, 13), "run", "@p.pipe", net, "-o", "out.onnx")
+    assert reason.startswith("ratio=2.0 must lie in [0, 1)")
 
 
 def test_an_impossible_target_says_the_nearest_reachable(cli: Cli, net: Path) -> None:
