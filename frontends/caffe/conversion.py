@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from irprune.frontends.caffe.builder import IR_VERSION, OPSET, Builder
 from irprune.frontends.caffe.layers import converters
 from irprune.frontends.caffe.layers.heads import HEADS, SHAPES_ONLY, SINKS, trains_only
 from irprune.frontends.caffe.layers.inputs import DATA, constant_data, declared
-from irprune.frontends.caffe.layers.job import Job
+from irprune.frontends.caffe.layers.job import Job, dims
 from irprune.frontends.caffe.message import Message, TextError
 from irprune.frontends.caffe.network import Layer, Network
 from irprune.frontends.caffe.options import Options
-from irprune.frontends.caffe.parameters import Parameters, Weights
+from irprune.frontends.caffe.parameters import MOST_NUMBERS, Parameters, Weights
 
 MODULE, SOURCE, LAYER = "irprune.module", "irprune.source", "irprune.layer"
 """Node metadata: the convolution module, `file:line`, and the layer that a node belongs to."""
@@ -159,6 +160,9 @@ class Conversion:
             raise layer.error(error.reason, error.mend) from error
         if len(tops) != len(layer.tops):
             raise layer.error(f"makes {len(tops)} tops, the file names {len(layer.tops)}")
+        for top in tops:
+            if prod(dims(top)) > MOST_NUMBERS:
+                raise layer.error(f"makes a blob of shape {list(dims(top))}, which is too large")
         self.parameters.check(layer)
         for node in self.builder.nodes[count:]:
             node.metadata_props[LAYER] = layer.name

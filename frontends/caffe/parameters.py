@@ -18,7 +18,8 @@ from irprune.frontends.caffe.network import Layer
 
 Weights = Mapping[str, list[NDArray[np.float32]]]
 
-_MOST_NUMBERS = 2**31
+MOST_NUMBERS = 2**31
+"""The largest blob, of parameters or of activations."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Parameters:
             TextError: the weights have another number of blobs or another shape, or a shared blob
                 has another size.
         """
-        if prod(shape) > _MOST_NUMBERS:
+        if prod(shape) > MOST_NUMBERS:
             raise layer.error(f"parameter blob {index} of shape {list(shape)} is too large")
         name = layer.blob_names[index] if index < len(layer.blob_names) else None
         shared = self._shared.get(name) if name else None

@@ -39,7 +39,7 @@ def _target(job: Job, param: Message, sizes: list[int]) -> list[int]:
     if height is not None and width is not None:
         return [height, width]
     if len(job.bottoms) == 2:
-        return list(dims(job.bottoms[1])[2:])
+        return _sizes(job, 1)
     raise job.error("needs zoom_factor, shrink_factor, or height and width")
 
 
@@ -114,10 +114,11 @@ def reorg(job: Job) -> Sequence[ir.Value]:
     return [job.reshape(moved, [0, channels * area, height // stride, width // stride])]
 
 
-def _sizes(job: Job) -> list[int]:
-    shape = dims(job.x)
+def _sizes(job: Job, index: int = 0) -> list[int]:
+    """Height and width of a bottom."""
+    shape = dims(job.bottoms[index] if index else job.x)
     if len(shape) != 4:
-        raise job.error(f"needs a bottom of 4 axes, has {list(shape)}")
+        raise job.error(f"needs bottoms of 4 axes, bottom {index} has {list(shape)}")
     return list(shape[2:])
 
 

@@ -164,6 +164,11 @@ def test_convolution_of_several_blobs() -> None:
         ("num_output: 4 kernel_h: 3", "kernel cannot be 3 x 0"),
         ("num_output: 4", "needs kernel_size once or 2 times, has it 0 times"),
         ("num_output: 4 kernel_size: [3, 3, 3]", "has it 3 times"),
+        (
+            "num_output: 4 kernel_size: 2 pad: 3 dilation: 14",
+            "15 x 15 does not fit",
+        ),
+        ("num_output: 4 kernel_h: 9 kernel_w: 1", "9 x 1 does not fit an image of 8 x 8"),
         ("num_output: 4 kernel_size: 3 stride: 0", "stride cannot be 0"),
         ("num_output: 4 kernel_size: 3 pad: -1", "pad cannot be -1"),
         ("num_output: 4 kernel_size: 3 axis: 2", "channels are supported on axis 1 only"),

@@ -70,6 +70,7 @@ ONE = [
         lambda x: x.reshape(2, 6, 4, 4, 1),
     ),
     ("Permute", "permute_param { order: 0 order: 2 }", lambda x: x.transpose(0, 2, 1, 3)),
+    ("Tile", "tile_param { tiles: 1 }", lambda x: x),
     ("Tile", "tile_param { axis: 2 tiles: 3 }", lambda x: np.tile(x, (1, 1, 3, 1))),
     ("Reduction", "", lambda x: x.sum()),
     ("Reduction", "reduction_param { axis: 3 coeff: -2 }", lambda x: -2 * x.sum(3)),

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from caffe_run import apply, close, imported, random, run
 
+from irprune.errors import IrpruneError
+
 X = random(2, 6, 4, 4)
 
 
@@ -113,6 +115,12 @@ def test_batch_norm_of_vectors() -> None:
     x, mean, var = random(5, 3), random(3, seed=1), np.abs(random(3, seed=2))
     blobs = [2 * mean, 2 * var, np.full(1, 2, np.float32)]
     close(apply("BatchNorm", "", x, blobs=blobs), (x - mean) / np.sqrt(var + 1e-5))
+
+
+@pytest.mark.parametrize("numbers", ["alpha: 0", "alpha: -1", "beta: 0", "beta: nan"])
+def test_lrn_across_channels_takes_positive_numbers(numbers: str) -> None:
+    with pytest.raises(IrpruneError, match="alpha and beta must be positive"):
+        apply("LRN", f"lrn_param {{ {numbers} }}", X)
 
 
 def test_lrn_defaults() -> None:
