@@ -253,6 +253,12 @@ class Conversion:
                 file=self.network.file,
                 mend="is this a network, and do its layers stand in it at this phase?",
             )
+        for value, name in found:
+            if value.dtype == ir.DataType.INT64:
+                self.warn(
+                    f"{name} is the mask of a pooling: it counts positions over the whole blob, as "
+                    "ONNX does, not over one channel's image, as Caffe does"
+                )
         return found
 
     def _name(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from caffe_run import apply, imported, layer, random
+from caffe_run import apply, imported, layer, random, run
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -126,6 +126,16 @@ def test_global_pooling(method: str, kernel: str) -> None:
         "STOCHASTIC": (x**2).sum((2, 3)) / x.sum((2, 3)),
     }[method]
     np.testing.assert_allclose(y[:, :, 0, 0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mask_that_leaves_the_graph_is_told() -> None:
+    x, said = random(2, 3, 4, 4), []
+    head = 'input: "x0" input_shape { dim: 2 dim: 3 dim: 4 dim: 4 }\n'
+    body = "pooling_param { kernel_size: 2 stride: 2 }"
+    found = imported(head + layer("Pooling", body, tops=2), warn=said.append)
+    assert [line.partition(":")[0] for line in said] == ["y1 is the mask of a pooling"]
+    y = run(found, {"x0": x})
+    np.testing.assert_array_equal(x.ravel()[y["y1"]], y["y0"])
 
 
 def test_ceil_mode_of_forks() -> None:
