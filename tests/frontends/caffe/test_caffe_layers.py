@@ -182,7 +182,7 @@ def test_threshold_is_strict() -> None:
     close(apply("Threshold", "threshold_param { threshold: 1 }", x), np.float32([[0, 0, 1]]))
 
 
-@pytest.mark.parametrize(("axis", "axes"), [(0, 2), (1, 1), (1, 2), (2, -1), (0, 0)])
+@pytest.mark.parametrize(("axis", "axes"), [(0, 2), (1, 1), (1, 2), (2, -1), (0, 0), (4, 0)])
 def test_scale_and_bias_span_axes(axis: int, axes: int) -> None:
     spans = X.shape[axis:] if axes == -1 else X.shape[axis : axis + axes]
     weight, shift = random(*spans, seed=1), random(*spans, seed=2)
@@ -194,12 +194,35 @@ def test_scale_and_bias_span_axes(axis: int, axes: int) -> None:
     close(y, X + shift.reshape(shape))
 
 
-@pytest.mark.parametrize(("axis", "shape"), [(0, (2, 6)), (1, (6, 4)), (0, (2, 6, 4, 4))])
+@pytest.mark.parametrize(("axis", "shape"), [(0, (2, 6)), (1, (6, 4)), (0, (2, 6, 4, 4)), (1, ())])
 def test_scale_and_bias_by_a_second_bottom(axis: int, shape: tuple[int, ...]) -> None:
     other = random(*shape, seed=1)
     aligned = other.reshape(*[1] * axis, *shape, *[1] * (4 - axis - len(shape)))
     close(apply("Scale", f"scale_param {{ axis: {axis} }}", X, other), X * aligned)
     close(apply("Bias", f"bias_param {{ axis: {axis} }}", X, other), X + aligned)
+    shift = random(*shape, seed=2)
+    body = f"scale_param {{ axis: {axis} bias_term: true }}"
+    close(apply("Scale", body, X, other, blobs=[shift]), X * aligned + shift.reshape(aligned.shape))
+
+
+def test_scale_and_bias_take_the_channels_where_nothing_is_said() -> None:
+    weight, shift = random(6, seed=1), random(6, seed=2)
+    close(apply("Scale", "", X, blobs=[weight]), X * weight.reshape(6, 1, 1))
+    close(apply("Bias", "", X, blobs=[shift]), X + shift.reshape(6, 1, 1))
+    close(apply("Scale", "scale_param { bias_term: true }", X), X)
+    close(apply("Scale", "scale_param { filler { value: 3 } }", X), 3 * X)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "reason"),
+    [
+        ("Eltwise", (2, 6, 4), r"one shape, they have \[2, 6, 4, 4\], \[2, 6, 4\]"),
+        ("Scale", (4, 6), r"cannot align \[4, 6\] with \[2, 6, 4, 4\] from axis 1 on"),
+    ],
+)
+def test_blobs_that_do_not_fit_together(kind: str, shape: tuple[int, ...], reason: str) -> None:
+    with pytest.raises(IrpruneError, match=reason):
+        apply(kind, "", X, random(*shape))
 
 
 @pytest.mark.parametrize("shape", [(2, 6), (2, 6, 1, 1)])
@@ -231,6 +254,7 @@ def test_axpy(shape: tuple[int, ...]) -> None:
         ("Scale", "scale_param { num_axes: 3 }", 1, "has no 3 axes from axis 1 on"),
         ("Scale", "scale_param { axis: 0 }", 3, "takes 1 to 2 bottoms, has 3"),
         ("Bias", "bias_param { axis: 1 }", 2, "cannot align"),
+        ("Bias", "", 3, "takes 1 to 2 bottoms, has 3"),
         ("Axpy", "", 2, "takes 3 bottoms, has 2"),
         ("Axpy", "", 3, r"takes \(N, C, 1, 1\)"),
         ("ArgMax", "argmax_param { top_k: 13 }", 1, "top_k must be 1 to 12"),
