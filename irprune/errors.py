@@ -52,34 +52,11 @@ class PassFailed(CheckFailed):
     """A pass raised an unexpected error or left a graph that is structurally wrong."""
 
 
-class PipelineError(IrpruneError):
-    """A pipeline text that does not parse or does not resolve.
-
-    `text` is the source, `offset` the index of the offending character; the message shows the
-    line with a caret below it.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        text: str,
-        offset: int,
-        file: str | Path | None = None,
-        mend: str | None = None,
-    ) -> None:
-        super().__init__(reason, file=file, mend=mend)
-        self.text = text
-        self.offset = offset
-
-    def __str__(self) -> str:
-        return f"{super().__str__()}\n{caret(self.text, self.offset)}"
-
-
 class SpecError(IrpruneError):
-    """A specification file that does not parse or makes no sense.
+    """A text, such as a specification file, that does not parse or makes no sense.
 
-    The message starts with `file:line:column` and ends with the line and a caret below the spot.
+    `text` is the source, `offset` the index of the offending character. The message starts with
+    `file:line:column` and ends with the line and a caret below the spot.
     """
 
     def __init__(
@@ -101,11 +78,31 @@ class SpecError(IrpruneError):
         return f"{super().__str__()}\n{caret(self.text, self.offset)}"
 
 
+class PipelineError(SpecError):
+    """A pipeline text that does not parse or does not resolve.
+
+    The message has a place only where the text stands in a file (or a preset).
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        text: str,
+        offset: int,
+        file: str | Path | None = None,
+        mend: str | None = None,
+    ) -> None:
+        super().__init__(reason, text=text, offset=offset, file=file, mend=mend)
+        if file is None:
+            self.file = None
+
+
 def caret(text: str, offset: int) -> str:
     """The line of `text` around `offset`, indented, with a caret below the spot."""
     start = text.rfind("\n", 0, offset) + 1
     line = text[start:].split("\n", 1)[0].rstrip("\r")
-    first = max(0, offset - start - _MAX_SHOWN // 2)
+    first = max(0, min(offset - start - _MAX_SHOWN // 2, len(line) - _MAX_SHOWN))
     shown = CONTROL.sub("?", line[first : first + _MAX_SHOWN])
     pad = "".join(c if c == "\t" else " " for c in line[first : offset - start])
     return f"  {shown}\n  {pad}^"

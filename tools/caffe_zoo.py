@@ -14,7 +14,7 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from randomize import randomize
 
 from irprune import api
 from irprune.errors import IrpruneError
-from irprune.frontends.caffe import import_caffe
+from irprune.frontends.caffe import Options, import_caffe
 from irprune.frontends.caffe.build import Imported
 
 SHARED = Path(os.environ.get("IRPRUNE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
@@ -88,22 +88,22 @@ def said_of(path: Path) -> dict[str, Any]:
     return next((said for end, said in SAID.items() if name.endswith(end)), {})
 
 
-def one_image(path: Path, imported: Imported, options: dict[str, Any]) -> Imported:
+def one_image(path: Path, imported: Imported, options: Options) -> Imported:
     """The same network for one image, where its inputs hold more."""
     sizes = {v.name: tuple(int(n) for n in v.shape) for v in imported.model.ir.graph.inputs}
     if all(size[0] == 1 for size in sizes.values()):
         return imported
     shapes = {name: (1, *size[1:]) for name, size in sizes.items()}
-    return import_caffe(path, weights_of(path), **{**options, "shapes": shapes})
+    return import_caffe(path, weights_of(path), replace(options, shapes=shapes))
 
 
 def study(path: Path) -> Row:
     row = Row(path.relative_to(FOLDER).as_posix())
     said = said_of(path)
     row.said = ", ".join(said)
-    options = {"end_at_heads": True, **said}
+    options = Options(end_at_heads=True, **said)
     start = time.perf_counter()
-    imported = import_caffe(path, weights_of(path), warn=row.notes.append, **options)
+    imported = import_caffe(path, weights_of(path), replace(options, warn=row.notes.append))
     row.nodes, row.ended = len(imported.model.ir.graph), len(imported.ended)
     if weights_of(path) is not None:
         row.weights = "trained"
@@ -129,12 +129,12 @@ def study(path: Path) -> Row:
     return row
 
 
-def compare(path: Path, row: Row, options: dict[str, Any]) -> None:
+def compare(path: Path, row: Row, options: Options) -> None:
     """Compare every layer that OpenCV exposes, Scale layers unmerged, and the merged outputs."""
     feeds: dict[str, np.ndarray] = {}
     ours: dict[str, np.ndarray] = {}
     for merged in (True, False):
-        imported = import_caffe(path, weights_of(path), merge_scale=merged, **options)
+        imported = import_caffe(path, weights_of(path), replace(options, merge_scale=merged))
         found = activations(imported, feeds)
         if merged:
             outputs = {v.name: found[v.name] for v in imported.model.ir.graph.outputs}

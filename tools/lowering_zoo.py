@@ -249,9 +249,10 @@ def caffe(path: Path) -> Any:
     """Import a Caffe network, with its weights where the folder has them."""
     from caffe_zoo import said_of, weights_of
 
-    from irprune.frontends.caffe import import_caffe
+    from irprune.frontends.caffe import Options, import_caffe
 
-    return import_caffe(path, weights_of(path), end_at_heads=True, **said_of(path)).model
+    options = Options(end_at_heads=True, **said_of(path))
+    return import_caffe(path, weights_of(path), options).model
 
 
 def table(rows: list[Row], command: str, missing: int) -> str:

@@ -8,7 +8,7 @@ blob; where layers work in place, that is the last one's, and earlier ones are `
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import onnx_ir as ir
 from irprune.frontends.caffe.conversion import Conversion
 from irprune.frontends.caffe.message import Message
 from irprune.frontends.caffe.network import network_of
+from irprune.frontends.caffe.options import DEFAULTS, Options, silent
 from irprune.frontends.caffe.parameters import Weights
 from irprune.frontends.caffe.text import read
 from irprune.frontends.caffe.upgrade import current_layers
@@ -27,10 +28,6 @@ from irprune.shapes import infer
 
 BATCH = "N"
 """The name of the batch axis where it is dynamic."""
-
-
-def _silent(message: str) -> None:
-    """The warnings that nobody listens to."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +48,13 @@ def from_caffe(
     weights: Path | str | None = None,
     *,
     phase: str = "TEST",
-    stages: Iterable[str] = (),
+    stages: Sequence[str] = (),
     level: int = 0,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dynamic_batch: bool = False,
     seed: int = 0,
     end_at_heads: bool = False,
-    warn: Callable[[str], None] = _silent,
+    warn: Callable[[str], None] = silent,
 ) -> Model:
     """The model that a prototxt describes, with the weights of a caffemodel.
 
@@ -77,54 +74,20 @@ def from_caffe(
         IrpruneError: a file cannot be read, a layer is unknown or wrong, or the weights are those
             of another network; the message names the layer.
     """
-    return import_caffe(
-        prototxt,
-        weights,
-        phase=phase,
-        stages=stages,
-        level=level,
-        shapes=shapes,
-        dynamic_batch=dynamic_batch,
-        seed=seed,
-        end_at_heads=end_at_heads,
-        warn=warn,
-    ).model
+    options = Options(
+        phase, stages, level, shapes or {}, dynamic_batch, seed, end_at_heads, warn=warn
+    )
+    return import_caffe(prototxt, weights, options).model
 
 
 def import_caffe(
-    prototxt: Path | str,
-    weights: Path | str | None = None,
-    *,
-    phase: str = "TEST",
-    stages: Iterable[str] = (),
-    level: int = 0,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    dynamic_batch: bool = False,
-    seed: int = 0,
-    end_at_heads: bool = False,
-    merge_scale: bool = True,
-    warn: Callable[[str], None] = _silent,
+    prototxt: Path | str, weights: Path | str | None = None, options: Options = DEFAULTS
 ) -> Imported:
-    """Like `from_caffe`, with what the graph does not hold.
-
-    Without `merge_scale` a Scale layer after a BatchNorm stays a layer of its own.
-    """
+    """Like `from_caffe`, with what the graph does not hold."""
     path = Path(prototxt)
     message = read(path)
     blobs = None if weights is None else read_caffemodel(weights)
-    imported = convert(
-        message,
-        blobs,
-        phase=phase,
-        stages=stages,
-        level=level,
-        shapes=shapes,
-        dynamic_batch=dynamic_batch,
-        seed=seed,
-        end_at_heads=end_at_heads,
-        merge_scale=merge_scale,
-        warn=warn,
-    )
+    imported = convert(message, blobs, options)
     digest = hashlib.sha256(path.read_bytes())
     if weights is not None:
         with Path(weights).open("rb") as stream:
@@ -135,29 +98,17 @@ def import_caffe(
 
 
 def convert(
-    message: Message,
-    weights: Weights | None = None,
-    *,
-    phase: str = "TEST",
-    stages: Iterable[str] = (),
-    level: int = 0,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    dynamic_batch: bool = False,
-    seed: int = 0,
-    end_at_heads: bool = False,
-    merge_scale: bool = True,
-    warn: Callable[[str], None] = _silent,
+    message: Message, weights: Weights | None = None, options: Options = DEFAULTS
 ) -> Imported:
     """Like `import_caffe`, from a network's message and blobs by layer name."""
-    shapes = shapes or {}
     made = {top for layer in current_layers(message) for top in layer.strs("top")}
-    unmade = {name: shape for name, shape in shapes.items() if name not in made}
-    network = network_of(message, phase, stages, level, unmade)
-    conversion = Conversion(network, weights, shapes, seed, end_at_heads, merge_scale, warn)
+    unmade = {name: shape for name, shape in options.shapes.items() if name not in made}
+    network = network_of(message, options.phase, options.stages, options.level, unmade)
+    conversion = Conversion(network, weights, options)
     conversion.run()
     name = network.name or "network"
     model = conversion.model(name)
-    if dynamic_batch:
+    if options.dynamic_batch:
         _free_batch(model)
     adopted = Model.adopt(model, Provenance(name))
     return Imported(adopted, conversion.training, conversion.ended, conversion.named)

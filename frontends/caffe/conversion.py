@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from irprune.frontends.caffe.builder import IR_VERSION, OPSET, Builder
 from irprune.frontends.caffe.layers import converters
 from irprune.frontends.caffe.layers.heads import HEADS, SHAPES_ONLY, SINKS, trains_only
 from irprune.frontends.caffe.layers.inputs import DATA, constant_data, declared
-from irprune.frontends.caffe.layers.job import Job
+from irprune.frontends.caffe.layers.job import Job, dims
 from irprune.frontends.caffe.message import Message, TextError
 from irprune.frontends.caffe.network import Layer, Network
-from irprune.frontends.caffe.parameters import Parameters, Weights
+from irprune.frontends.caffe.options import Options
+from irprune.frontends.caffe.parameters import MOST_NUMBERS, Parameters, Weights
 
 MODULE, SOURCE, LAYER = "irprune.module", "irprune.source", "irprune.layer"
 """Node metadata: the convolution module, `file:line`, and the layer that a node belongs to."""
@@ -34,18 +36,15 @@ class Conversion:
 
     network: Network
     weights: Weights | None
-    shapes: Mapping[str, Sequence[int]]
-    seed: int
-    end_at_heads: bool
-    merge_scale: bool
-    warn: Callable[[str], None]
+    options: Options
     training: list[dict[str, Any]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     named: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.warn = self.options.warn
         self.builder = Builder()
-        self.parameters = Parameters(self.builder, self.weights, self.seed, self.warn)
+        self.parameters = Parameters(self.builder, self.weights, self.options.seed)
         self.versions: dict[str, list[tuple[str, ir.Value]]] = {}
         self.offered: dict[str, tuple[int, ...]] = {}
         self.unread: dict[str, None] = {}
@@ -56,7 +55,7 @@ class Conversion:
     def run(self) -> None:
         """Convert every layer."""
         for name, shape in self.network.inputs:
-            self.offered[name] = tuple(self.shapes.get(name, shape))
+            self.offered[name] = tuple(self.options.shapes.get(name, shape))
         known = converters()
         for index, layer in enumerate(self.network.layers):
             if layer.type in DATA and not constant_data(layer):
@@ -76,7 +75,7 @@ class Conversion:
             for one in layer.fields.unread():
                 place = f"{self.network.file or 'text'}:{one.line}"
                 self.warn(f"{place}: {layer.name} ({layer.type}): unknown field `{one.name}`")
-        for name in self.shapes:
+        for name in self.options.shapes:
             if name not in {value.name for value in self.builder.inputs}:
                 raise IrpruneError(
                     f"there is no input {name} to give a shape",
@@ -87,7 +86,7 @@ class Conversion:
 
     def _data(self, layer: Layer) -> None:
         for top in declared(layer):
-            given = self.shapes.get(top.top)
+            given = self.options.shapes.get(top.top)
             self.offered[top.top] = top.shape if given is None else tuple(given)
             if given is None and top.chosen and self._is_read(top.top):
                 size = "x".join(map(str, top.shape))
@@ -116,7 +115,7 @@ class Conversion:
         layer.fields.ignore(*(one.name for one in layer.fields.fields))
 
     def _head(self, layer: Layer) -> None:
-        if not self.end_at_heads:
+        if not self.options.end_at_heads:
             known = [*converters(), *DATA, *SINKS, *HEADS]
             close = [] if layer.type in HEADS else get_close_matches(layer.type, known, 1)
             reason = (
@@ -148,7 +147,9 @@ class Conversion:
             self.builder,
             self.parameters,
             lambda reason: self.warn(f"{layer.name} ({layer.type}), line {layer.line}: {reason}"),
-            overwritten=self.merge_scale and bool(layer.bottoms) and self._last_reader(index),
+            overwritten=self.options.merge_scale
+            and bool(layer.bottoms)
+            and self._last_reader(index),
         )
         count = len(self.builder.nodes)
         try:
@@ -159,6 +160,9 @@ class Conversion:
             raise layer.error(error.reason, error.mend) from error
         if len(tops) != len(layer.tops):
             raise layer.error(f"makes {len(tops)} tops, the file names {len(layer.tops)}")
+        for top in tops:
+            if prod(dims(top)) > MOST_NUMBERS:
+                raise layer.error(f"makes a blob of shape {list(dims(top))}, which is too large")
         self.parameters.check(layer)
         for node in self.builder.nodes[count:]:
             node.metadata_props[LAYER] = layer.name
@@ -249,6 +253,12 @@ class Conversion:
                 file=self.network.file,
                 mend="is this a network, and do its layers stand in it at this phase?",
             )
+        for value, name in found:
+            if value.dtype == ir.DataType.INT64:
+                self.warn(
+                    f"{name} is the mask of a pooling: it counts positions over the whole blob, as "
+                    "ONNX does, not over one channel's image, as Caffe does"
+                )
         return found
 
     def _name(self) -> None:

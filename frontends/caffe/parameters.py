@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod, sqrt
 from zlib import crc32
@@ -18,7 +18,8 @@ from irprune.frontends.caffe.network import Layer
 
 Weights = Mapping[str, list[NDArray[np.float32]]]
 
-_MOST_NUMBERS = 2**31
+MOST_NUMBERS = 2**31
+"""The largest blob, of parameters or of activations."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,6 @@ class Parameters:
     builder: Builder
     weights: Weights | None
     seed: int
-    warn: Callable[[str], None]
     unscaled: set[ir.Value] = field(default_factory=set)
     """Outputs of batch normalisations whose scale is still one and whose bias is zero."""
     unfilled: list[str] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Parameters:
             TextError: the weights have another number of blobs or another shape, or a shared blob
                 has another size.
         """
-        if prod(shape) > _MOST_NUMBERS:
+        if prod(shape) > MOST_NUMBERS:
             raise layer.error(f"parameter blob {index} of shape {list(shape)} is too large")
         name = layer.blob_names[index] if index < len(layer.blob_names) else None
         shared = self._shared.get(name) if name else None

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from irprune.errors import IrpruneError
 from irprune.frontends.caffe.message import INFINITE, Bareword, Field, Message, Source, TextError
+from irprune.tokens import Reader
 
 __all__ = ["Bareword", "Field", "Message", "Source", "TextError", "parse", "read"]
 
@@ -59,52 +58,45 @@ def parse(text: str, file: Path | str | None = None) -> Message:
     return _Parser(Source(text, file)).whole()
 
 
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    text: str
-    start: int
-    end: int
+class _Parser(Reader):
+    """Recursive descent over one source."""
 
-
-class _Parser:
-    """Recursive descent over one source, one token ahead."""
+    space, pattern = _SPACE, _TOKEN
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.depth = 0
-        self.token = self._read(0)
+        super().__init__(source.text)
 
     def whole(self) -> Message:
         fields = self._fields()
         if self.token.kind != "end":
-            self._fail(f"unexpected `{self.token.text}`: expected a field name")
+            self.fail(f"unexpected `{self.token.text}`: expected a field name")
         return Message(fields, self.source, 0)
 
     def _fields(self) -> list[Field]:
         fields: list[Field] = []
         while self.token.kind == "name":
-            name = self.token.text
-            self._next()
-            colon = self._take(":")
+            name = self.next().text
+            colon = self.take(":")
             if self.token.text not in _CLOSING and not colon:
-                self._fail(f"expected `:` or `{{` after `{name}`")
+                self.fail(f"expected `:` or `{{` after `{name}`")
             if self.token.text == "[":
                 fields.extend(self._list(name))
             else:
                 fields.append(self._value(name))
-            if not self._take(","):
-                self._take(";")
+            if not self.take(","):
+                self.take(";")
         return fields
 
     def _list(self, name: str) -> Iterator[Field]:
-        self._next()
-        if self._take("]"):
+        self.next()
+        if self.take("]"):
             return
         yield self._value(name)
-        while self._take(","):
+        while self.take(","):
             yield self._value(name)
-        self._expect("]")
+        self.expect("]")
 
     def _value(self, name: str) -> Field:
         start = self.token.start
@@ -112,44 +104,43 @@ class _Parser:
         return Field(name, value, self.source, start)
 
     def _body(self) -> Message:
-        opening = self.token
         if self.depth == _MAX_DEPTH:
-            self._fail(f"messages nest deeper than {_MAX_DEPTH}")
+            self.fail(f"messages nest deeper than {_MAX_DEPTH}")
         self.depth += 1
-        self._next()
+        opening = self.next()
         fields = self._fields()
         closing = _CLOSING[opening.text]
         if self.token.kind == "end":
-            raise TextError(f"this `{opening.text}` is never closed", self.source, opening.start)
-        self._expect(closing)
+            raise self.error(opening.start, f"this `{opening.text}` is never closed")
+        self.expect(closing)
         self.depth -= 1
         return Message(fields, self.source, opening.start)
 
     def _scalar(self, name: str) -> int | float | str:
         if self.token.kind == "string":
             return self._string()
-        minus = self._take("-")
+        minus = self.take("-")
         token = self.token
         if token.kind == "number":
-            self._next()
+            self.next()
             number = _number(token.text)
             return -number if minus else number
         if token.kind == "name" and (not minus or token.text.lower() in INFINITE):
-            self._next()
+            self.next()
             return Bareword(f"-{token.text}" if minus else token.text)
-        self._fail(f"expected a value for `{name}`")
+        self.fail(f"expected a value for `{name}`")
 
     def _string(self) -> str:
         """One string of all the adjacent ones; byte escapes spell UTF-8."""
         data = bytearray()
         while self.token.kind == "string":
             start, end = self.token.start + 1, self.token.end - 1
-            for match in _ESCAPE.finditer(self.source.text, start, end):
-                data += _encode(self.source.text[start : match.start()])
+            for match in _ESCAPE.finditer(self.text, start, end):
+                data += _encode(self.text[start : match.start()])
                 data += self._escape(match)
                 start = match.end()
-            data += _encode(self.source.text[start:end])
-            self._next()
+            data += _encode(self.text[start:end])
+            self.next()
         return data.decode("utf-8", errors="backslashreplace")
 
     def _escape(self, match: re.Match[str]) -> bytes:
@@ -161,35 +152,15 @@ class _Parser:
             return bytes([code])
         if (short or long) and code < 0x110000 and not 0xD800 <= code < 0xE000:
             return chr(code).encode()
-        raise TextError(f"`{match[0]}` is no escape", self.source, match.start())
+        raise self.error(match.start(), f"`{match[0]}` is no escape")
 
-    def _take(self, text: str) -> bool:
-        if self.token.kind != "punct" or self.token.text != text:
-            return False
-        self._next()
-        return True
+    def error(self, offset: int, reason: str, mend: str | None = None) -> TextError:
+        return TextError(reason, self.source, offset, mend)
 
-    def _expect(self, text: str) -> None:
-        if not self._take(text):
-            self._fail(f"expected `{text}`")
-
-    def _next(self) -> None:
-        self.token = self._read(self.token.end)
-
-    def _read(self, offset: int) -> _Token:
-        space = _SPACE.match(self.source.text, offset)
-        start = space.end() if space else offset
-        match = _TOKEN.match(self.source.text, start)
-        if match is None:
-            char = self.source.text[start]
-            reason = "the string never ends" if char in "'\"" else f"unexpected `{char}`"
-            if char in ".0123456789":
-                reason = "not a number"
-            raise TextError(reason, self.source, start)
-        return _Token(match.lastgroup or "end", match[0], start, match.end())
-
-    def _fail(self, reason: str, mend: str | None = None) -> NoReturn:
-        raise TextError(reason, self.source, self.token.start, mend)
+    def stray(self, char: str) -> str:
+        if char in "'\"":
+            return "the string never ends"
+        return "not a number" if char in ".0123456789" else super().stray(char)
 
 
 def _encode(text: str) -> bytes:

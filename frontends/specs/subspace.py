@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 from irprune.atomic import write_text
 from irprune.errors import IrpruneError
@@ -177,7 +178,9 @@ def _checked(
 def _of_text(source: Text, modules: int | None, names: Sequence[str] | None) -> Subspace:
     """The subspace of Python-like text; it is parsed to a syntax tree, which is never run."""
     try:
-        body = ast.parse(source.text).body
+        with catch_warnings():
+            simplefilter("ignore")  # of Python's compiler: what it warns of is refused or skipped
+            body = ast.parse(source.text).body
     except SyntaxError as error:
         spot = source.offset(error.lineno or 1, max(1, error.offset or 1))
         raise source.error(spot, f"expected a list of lists: {error.msg}", _EXAMPLE) from error

@@ -14,6 +14,7 @@ from irprune.cli.iterate import iterate
 from irprune.cli.passes import passes
 from irprune.cli.report import report
 from irprune.cli.run import run
+from irprune.cli.specs import specs
 from irprune.cli.subspace import subspace
 from irprune.cli.verify import verify
 
@@ -28,7 +29,10 @@ def main() -> None:
     """
 
 
-COMMANDS = (run, iterate, report, inspect, explain, verify, apply, bench, device, passes, subspace)
+COMMANDS = (
+    *(run, iterate, report, inspect, explain, verify, apply, bench, device, passes),
+    *(subspace, specs),
+)
 
 for command in COMMANDS:
     main.add_command(command)

@@ -21,22 +21,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 from irprune.errors import PipelineError
 from irprune.pipeline.registry import PRESETS
+from irprune.tokens import Reader, Token
 
 Value = bool | int | float | str
 
+_SPACE = re.compile(r"(?:\s|#[^\n]*)*")
 _TOKEN = re.compile(
-    r"""(?:\s|\#[^\n]*)*                     # space and comments before the token
-    (?: (?P<word>[A-Za-z0-9_.*/:@+-]+)
+    r"""(?P<word>[A-Za-z0-9_.*/:@+-]+)
       | (?P<string>"(?:[^"\\]|\\.)*")
       | (?P<punct>[{}(),=])
-      | (?P<end>\Z) )""",
+      | (?P<end>\Z)""",
     re.VERBOSE | re.DOTALL,
 )
-_SPACE = re.compile(r"(?:\s|#[^\n]*)*")
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 _NUMBER = re.compile(r"-?[0-9]+(?P<float>(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)")
 _BAREWORD = re.compile(r"[A-Za-z0-9_.*/:@+-]+")
@@ -131,16 +130,10 @@ def print_value(value: Value) -> str:
     return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
 
 
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    text: str
-    start: int
-    end: int
+class _Parser(Reader):
+    """Recursive descent over one source text."""
 
-
-class _Parser:
-    """Recursive descent over one source text, one token ahead."""
+    space, pattern = _SPACE, _TOKEN
 
     def __init__(
         self,
@@ -151,23 +144,22 @@ class _Parser:
         open_sources: tuple[str, ...],
         depth: int = 0,
     ) -> None:
-        self.text = text
         self.file = file
         self.folder = folder
         self.presets = presets
         self.open_sources = open_sources
         self.depth = depth
-        self.token = self._read(0)
+        super().__init__(text)
 
     def whole(self) -> Pipeline:
         pipeline = self._pipeline()
         if self.token.kind != "end":
-            self._fail("expected `,` or the end of the pipeline")
+            self.fail("expected `,` or the end of the pipeline")
         return pipeline
 
     def _pipeline(self) -> Pipeline:
         elements = [*self._element()]
-        while self._take(","):
+        while self.take(","):
             if self.token.kind == "end" or self.token.text == ")":
                 break
             elements.extend(self._element())
@@ -180,27 +172,27 @@ class _Parser:
         name = self._name("a pass name")
         where = self._where(token)
         if name in self.presets:
-            self._next()
+            self.next()
             return self._nested(f"preset {name}", self.presets[name], self.folder, where)
-        self._next()
+        self.next()
         options = self._options() if self.token.text == "{" else ()
         body = self._body() if self.token.text == "(" else None
         return (Element(name, options, body, where),)
 
     def _body(self) -> Pipeline:
         if self.depth == _MAX_DEPTH:
-            self._fail(f"the pipeline nests deeper than {_MAX_DEPTH}")
+            self.fail(f"the pipeline nests deeper than {_MAX_DEPTH}")
         self.depth += 1
-        self._next()
+        self.next()
         body = self._pipeline()
-        self._expect(")")
+        self.expect(")")
         self.depth -= 1
         return body
 
     def _file(self) -> tuple[Element, ...]:
         token = self.token
         where = self._where(token)
-        self._next()
+        self.next()
         name = token.text[1:]
         if not name and self.token.kind == "string" and self.token.start == token.end:
             name = str(self._value())
@@ -216,7 +208,7 @@ class _Parser:
 
     def _nested(self, source: str, text: str, folder: Path, where: Where) -> tuple[Element, ...]:
         if self.token.text in ("{", "("):
-            self._fail(f"{source} takes neither options nor a body", "write its passes out")
+            self.fail(f"{source} takes neither options nor a body", "write its passes out")
         if source in self.open_sources:
             raise where.error(f"{source} includes itself")
         if self.depth == _MAX_DEPTH:
@@ -226,81 +218,60 @@ class _Parser:
         return nested.whole().elements
 
     def _options(self) -> tuple[Option, ...]:
-        self._next()
+        self.next()
         options: dict[str, Option] = {}
         while not options or self.token.text != "}":
             token = self.token
             key = self._name("an option name" if not options else "an option name or `}`")
             if key in options:
-                self._fail(f"option `{key}` is given twice")
+                self.fail(f"option `{key}` is given twice")
             if options and self.text[token.start - 1] in '"':
-                self._fail("expected a space between options")
-            self._next()
+                self.fail("expected a space between options")
+            self.next()
             values: list[Value] = [True]
             spots = [self._where(token)]
-            if self._take("="):
+            if self.take("="):
                 spots = [self._where(self.token)]
                 values = [self._value()]
-                while self._take(","):
+                while self.take(","):
                     spots.append(self._where(self.token))
                     values.append(self._value())
             options[key] = Option(key, tuple(values), self._where(token), tuple(spots))
-        self._next()
+        self.next()
         return tuple(options.values())
 
     def _value(self) -> Value:
         token = self.token
         if token.kind == "string":
-            self._next()
+            self.next()
             return re.sub(r"\\(.)", r"\1", token.text[1:-1], flags=re.DOTALL)
         if token.kind != "word":
-            self._fail("expected a value")
+            self.fail("expected a value")
         if token.text in ("true", "false"):
-            self._next()
+            self.next()
             return token.text == "true"
         number = _NUMBER.fullmatch(token.text)
         if number is None:
-            self._next()
+            self.next()
             return token.text
         if len(token.text) > 400 or not math.isfinite(float(token.text)):
-            self._fail("the number is too large")
-        self._next()
+            self.fail("the number is too large")
+        self.next()
         return float(token.text) if number["float"] else int(token.text)
 
     def _name(self, what: str) -> str:
         if self.token.kind != "word":
-            self._fail(f"expected {what}")
+            self.fail(f"expected {what}")
         if not _NAME.fullmatch(self.token.text):
             mend = "names are lower-case letters, digits and `-`, a letter first"
-            self._fail(f"expected {what}, got `{self.token.text}`", mend)
+            self.fail(f"expected {what}, got `{self.token.text}`", mend)
         return self.token.text
 
-    def _take(self, text: str) -> bool:
-        if self.token.kind != "punct" or self.token.text != text:
-            return False
-        self._next()
-        return True
+    def error(self, offset: int, reason: str, mend: str | None = None) -> PipelineError:
+        return Where(self.text, offset, self.file).error(reason, mend)
 
-    def _expect(self, text: str) -> None:
-        if not self._take(text):
-            self._fail(f"expected `{text}`")
+    def stray(self, char: str) -> str:
+        return "the string never ends" if char == '"' else super().stray(char)
 
-    def _next(self) -> None:
-        self.token = self._read(self.token.end)
-
-    def _read(self, offset: int) -> _Token:
-        match = _TOKEN.match(self.text, offset)
-        if match is None:
-            space = _SPACE.match(self.text, offset)
-            spot = space.end() if space else offset
-            char = self.text[spot]
-            where = Where(self.text, spot, self.file)
-            raise where.error("the string never ends" if char == '"' else f"unexpected `{char}`")
-        kind = match.lastgroup or "end"
-        return _Token(kind, match[kind], match.start(kind), match.end(kind))
-
-    def _where(self, token: _Token) -> Where:
+    def _where(self, token: Token) -> Where:
         return Where(self.text, token.start, self.file)
-
-    def _fail(self, reason: str, mend: str | None = None) -> NoReturn:
-        raise self._where(self.token).error(reason, mend)

@@ -112,7 +112,13 @@ def _resolve(element: Element, passes: Mapping[str, str]) -> Pass:
     try:
         return cls(**given)
     except (IrpruneError, ValueError) as error:
-        raise element.where.error(str(error)) from error
+        raise _spot(element, str(error)).error(str(error)) from error
+
+
+def _spot(element: Element, reason: str) -> Where:
+    """Where to point: at the value of the option that a reason starts with, else at the pass."""
+    word = reason.replace("=", " ").partition(" ")[0]
+    return next((o.spots[0] for o in element.options if o.key == word and o.spots), element.where)
 
 
 def _typed(option: Option, kind: Any) -> Any:

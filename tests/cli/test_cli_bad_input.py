@@ -11,24 +11,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from click.testing import Result
 from onnx import TensorProto, helper, numpy_helper
+from refusal import Cli, refused, refused_at
 
-Cli = Callable[..., Result]
 PIPELINE = "normalize, prune{macs=0.5}, compact"
-
-
-def refused(cli: Cli, *args: object, status: int = 2) -> str:
-    """The single error message of a refused command, which must have left no new file."""
-    before = sorted(Path().rglob("*"))
-    done = cli(*args)
-    assert done.exit_code == status, done.output
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    assert sorted(Path().rglob("*")) == before
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, done.stderr
-    return done.stderr[done.stderr.index("error: ") :]
 
 
 def edited(net: Path, edit: Callable[[onnx.ModelProto], object]) -> Path:
@@ -169,6 +155,13 @@ def test_a_bad_pipeline(cli: Cli, net: Path, pipeline: str, message: str) -> Non
 def test_a_pipeline_error_points_a_caret(cli: Cli, net: Path) -> None:
     lines = refused(cli, "run", "prune{macs=1}, compct", net, "-o", "out.onnx").splitlines()
     assert lines[1:] == ["  prune{macs=1}, compct", "                 ^"]
+
+
+def test_an_error_in_a_pipeline_file_has_a_place(cli: Cli, net: Path) -> None:
+    path = Path("p.pipe")
+    path.write_text("normalize,  # first\nprune{ratio=2},\ncompact\n")
+    reason = refused_at(cli, (path, 2, 13), "run", "@p.pipe", net, "-o", "out.onnx")
+    assert reason.startswith("ratio=2.0 must lie in [0, 1)")
 
 
 def test_an_impossible_target_says_the_nearest_reachable(cli: Cli, net: Path) -> None:

@@ -191,12 +191,18 @@ def test_files_expand_relative_to_the_file_that_names_them(tmp_path: Path) -> No
     assert print_pipeline(parse("@top.pipe, d", folder=tmp_path)) == "a, b, c{x=1}, d"
 
 
-def test_errors_in_files_name_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("piece", ["#", " ", "#\n", "a{", "a(", "a,", "-", '"\\', "1"])
+def test_long_texts_take_linear_time(piece: str) -> None:
+    with pytest.raises(PipelineError):
+        parse(piece * 50_000 + "\n'")
+
+
+def test_errors_in_files_name_file_line_and_column(tmp_path: Path) -> None:
     (tmp_path / "bad.pipe").write_text("a,\nb{")
     with pytest.raises(PipelineError) as caught:
         parse("@bad.pipe", folder=tmp_path)
     assert str(caught.value).splitlines() == [
-        f"{tmp_path / 'bad.pipe'}: expected an option name",
+        f"{tmp_path / 'bad.pipe'}:2:3: expected an option name",
         "  b{",
         "    ^",
     ]

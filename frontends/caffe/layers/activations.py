@@ -33,6 +33,8 @@ def prelu(job: Job) -> Sequence[ir.Value]:
     param = job.field("prelu_param")
     param.ignore("filler")
     shape = dims(job.x)
+    if len(shape) < 2:
+        raise job.error(f"needs a bottom of 2 or more axes, has {list(shape)}")
     shared = param.bool("channel_shared", False)
     count = 1 if shared else shape[1]
     blob = job.blob(0, (count,), param, "filler", 0.25)

@@ -58,7 +58,7 @@ def scale(job: Job) -> Sequence[ir.Value]:
         if not with_bias:
             return [y]
         blob = job.blob(0, spans, param, "bias_filler")
-        array = blob.array.reshape(*spans, *[1] * (rank - axis - len(spans)))
+        array = blob.array.reshape((*spans, *[1] * (rank - axis - len(spans))))
         return [job.node("Add", y, job.parameter(blob, "bias", array))]
     spans = _span(job, axis, number)
     weight = job.blob(0, spans, param, "filler", 1.0)
@@ -66,13 +66,13 @@ def scale(job: Job) -> Sequence[ir.Value]:
     folded = job.merge_scale(weight, bias) if (axis, len(spans)) == (1, 1) else None
     if folded is not None:
         return [folded]
-    trailing = [1] * (rank - axis - len(spans))
-    array = weight.array.reshape(*spans, *trailing)
+    aligned = (*spans, *[1] * (rank - axis - len(spans)))
+    array = weight.array.reshape(aligned)
     factor = job.parameter(weight, "weight", array)
     y = job.node("Mul", x, factor, what="scaled" if bias else "")
     if bias is None:
         return [y]
-    array = bias.array.reshape(*spans, *trailing)
+    array = bias.array.reshape(aligned)
     return [job.node("Add", y, job.parameter(bias, "bias", array))]
 
 
@@ -87,7 +87,7 @@ def bias(job: Job) -> Sequence[ir.Value]:
         return [job.node("Add", job.x, _aligned(job, axis))]
     spans = _span(job, axis, number)
     blob = job.blob(0, spans, param, "filler")
-    array = blob.array.reshape(*spans, *[1] * (len(dims(job.x)) - axis - len(spans)))
+    array = blob.array.reshape((*spans, *[1] * (len(dims(job.x)) - axis - len(spans))))
     return [job.node("Add", job.x, job.parameter(blob, "bias", array))]
 
 

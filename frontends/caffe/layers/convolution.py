@@ -33,6 +33,9 @@ def _windowed(job: Job, op: str, depthwise: bool) -> Sequence[ir.Value]:
     shape = dims(job.x)
     if len(shape) < 3:
         raise job.error(f"needs a bottom of 3 or more axes, has {list(shape)}")
+    if any(dims(bottom) != shape for bottom in job.bottoms):
+        listed = ", ".join(str(list(dims(bottom))) for bottom in job.bottoms)
+        raise job.error(f"its bottoms must have one shape, they have {listed}")
     if job.axis(param.int("axis", 1)) != 1:
         raise job.error("channels are supported on axis 1 only", "permute the axes first")
     channels, rank = shape[1], len(shape) - 2
@@ -51,6 +54,13 @@ def _windowed(job: Job, op: str, depthwise: bool) -> Sequence[ir.Value]:
     pads = spatial(job, param, "pad", rank, 0)
     strides = spatial(job, param, "stride", rank, 1)
     dilations = _repeated(job, param, "dilation", rank, 1)
+    reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+    room = [size + 2 * pad for size, pad in zip(shape[2:], pads, strict=True)]
+    if op == "Conv" and any(r > n for r, n in zip(reach, room, strict=True)):
+        raise job.error(
+            f"a kernel over {' x '.join(map(str, reach))} does not fit an image of "
+            f"{' x '.join(map(str, room))} with its padding"
+        )
     return [
         job.node(
             op,

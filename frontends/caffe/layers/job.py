@@ -77,7 +77,8 @@ class Job:
 
     def constant(self, what: str, numbers: ArrayLike) -> ir.Value:
         """An initializer `<layer>/<what>`: float32 numbers."""
-        array = np.asarray(numbers, np.float32)
+        with np.errstate(over="ignore"):  # as Caffe, which reads 1e39 as infinity
+            array = np.asarray(numbers, np.float32)
         return self.builder.initializer(f"{self.layer.name}/{what}", array)
 
     def integers(self, what: str, numbers: Sequence[int]) -> ir.Value:

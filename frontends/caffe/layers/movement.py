@@ -121,8 +121,8 @@ def filter_(job: Job) -> Sequence[ir.Value]:
     job.need(1, 1)
     shape = dims(job.x)
     number = job.field("filter_param").need("num_output").int()
-    if not 0 < number <= shape[1]:
-        raise job.error(f"cannot keep {number} of {shape[1]} channels")
+    if len(shape) < 2 or not 0 < number <= shape[1]:
+        raise job.error(f"cannot keep {number} channels of {list(shape)}")
     indices = np.arange(number)
     blob = job.loaded(0)
     if blob is not None:

@@ -85,12 +85,14 @@ def lrn(job: Job) -> Sequence[ir.Value]:
     size = param.int("local_size", 5)
     alpha, beta = param.float("alpha", 1.0), param.float("beta", 0.75)
     k = param.float("k", 1.0)
-    if size < 1 or size % 2 == 0:
-        raise job.error(f"local_size must be odd, it is {size}")
-    if param.enum("norm_region", REGIONS, REGIONS[0]) == "ACROSS_CHANNELS":
-        return [job.node("LRN", job.x, size=size, alpha=alpha, beta=beta, bias=k)]
+    if not 0 < size < 2**20 or size % 2 == 0:
+        raise job.error(f"local_size must be odd and below 2^20, it is {size}")
     if len(dims(job.x)) != 4:
         raise job.error(f"needs a bottom of 4 axes, has {list(dims(job.x))}")
+    if param.enum("norm_region", REGIONS, REGIONS[0]) == "ACROSS_CHANNELS":
+        if not (alpha > 0 and beta > 0):
+            raise job.error(f"alpha and beta must be positive, they are {alpha:g} and {beta:g}")
+        return [job.node("LRN", job.x, size=size, alpha=alpha, beta=beta, bias=k)]
     squares = job.node("Mul", job.x, job.x, what="squares")
     mean = job.node(
         "AveragePool",

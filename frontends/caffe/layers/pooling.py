@@ -28,6 +28,8 @@ def pooling(job: Job) -> Sequence[ir.Value]:
     x, sizes = job.x, dims(job.x)[2:]
     if len(sizes) != 2:
         raise job.error(f"needs a bottom of 4 axes, has {list(dims(x))}")
+    if len(job.layer.tops) > 2:
+        raise job.error(f"makes the pooled blob and its mask, the file names {len(job.layer.tops)}")
     method = param.enum("pool", METHODS, "MAX")
     up = param.enum("round_mode", ("CEIL", "FLOOR"), "CEIL") == "CEIL"
     up = param.bool("ceil_mode", up)

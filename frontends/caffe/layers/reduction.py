@@ -21,6 +21,8 @@ def reduction(job: Job) -> Sequence[ir.Value]:
     """Over `axis` and all that follow, which vanish; times a coefficient."""
     param = job.field("reduction_param")
     operation = param.enum("operation", ("", *OPERATIONS), "SUM")
+    if not operation:
+        raise job.error("operation cannot be 0", f"it is one of {', '.join(OPERATIONS)}")
     axes = list(range(job.axis(param.int("axis", 0)), len(dims(job.x))))
     coefficient = param.float("coeff", 1.0)
     what, op = "" if coefficient == 1 else "reduced", OPERATIONS[operation]

@@ -31,7 +31,7 @@ def interp(job: Job) -> Sequence[ir.Value]:
 def _target(job: Job, param: Message, sizes: list[int]) -> list[int]:
     zoom, shrink = param.int("zoom_factor", None), param.int("shrink_factor", None)
     height, width = param.int("height", None), param.int("width", None)
-    if min(zoom or 1, shrink or 1, height or 1, width or 1) < 1:
+    if any(number is not None and number < 1 for number in (zoom, shrink, height, width)):
         raise job.error("factors and sizes must be positive")
     if zoom is not None or shrink is not None:
         target = [(size - 1) // shrink + 1 for size in sizes] if shrink else sizes
@@ -39,7 +39,7 @@ def _target(job: Job, param: Message, sizes: list[int]) -> list[int]:
     if height is not None and width is not None:
         return [height, width]
     if len(job.bottoms) == 2:
-        return list(dims(job.bottoms[1])[2:])
+        return _sizes(job, 1)
     raise job.error("needs zoom_factor, shrink_factor, or height and width")
 
 
@@ -114,10 +114,11 @@ def reorg(job: Job) -> Sequence[ir.Value]:
     return [job.reshape(moved, [0, channels * area, height // stride, width // stride])]
 
 
-def _sizes(job: Job) -> list[int]:
-    shape = dims(job.x)
+def _sizes(job: Job, index: int = 0) -> list[int]:
+    """Height and width of a bottom."""
+    shape = dims(job.bottoms[index] if index else job.x)
     if len(shape) != 4:
-        raise job.error(f"needs a bottom of 4 axes, has {list(shape)}")
+        raise job.error(f"needs bottoms of 4 axes, bottom {index} has {list(shape)}")
     return list(shape[2:])
 
 

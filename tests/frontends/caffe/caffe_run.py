@@ -11,6 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from irprune.frontends.caffe.build import Imported, convert
+from irprune.frontends.caffe.options import Options
 from irprune.frontends.caffe.text import parse
 
 Arrays = Mapping[str, np.ndarray]
@@ -21,7 +22,7 @@ def imported(
 ) -> Imported:
     """The network that a text spells; its graph is a valid ONNX model."""
     blobs = None if weights is None else {name: list(found) for name, found in weights.items()}
-    found = convert(parse(text, "net.prototxt"), blobs, **options)
+    found = convert(parse(text, "net.prototxt"), blobs, Options(**options))
     onnx.checker.check_model(ir.serde.serialize_model(found.model.ir), full_check=True)
     return found
 
@@ -41,23 +42,38 @@ def layer(kind: str, body: str = "", bottoms: int = 1, tops: int = 1) -> str:
     return f'layer {{ name: "it" type: "{kind}" {" ".join(ends)} {body} }}'
 
 
-def apply(
+def apply_all(
     kind: str,
     body: str,
     *xs: np.ndarray,
     blobs: Sequence[np.ndarray] | None = None,
     tops: int = 1,
-) -> np.ndarray:
-    """What a single layer makes of its bottoms: its first top."""
+    **options: Any,
+) -> list[np.ndarray]:
+    """What a single layer makes of its bottoms: its tops."""
     inputs = "".join(
         f'input: "x{k}" input_shape {{ {" ".join(f"dim: {n}" for n in x.shape)} }} '
         for k, x in enumerate(xs)
     )
     weights = None if blobs is None else {"it": blobs}
-    found = imported(inputs + layer(kind, body, len(xs), tops), weights)
-    return run(found, {f"x{k}": x for k, x in enumerate(xs)})["y0"]
+    found = imported(inputs + layer(kind, body, len(xs), tops), weights, **options)
+    y = run(found, {f"x{k}": x for k, x in enumerate(xs)})
+    return [y[f"y{k}"] for k in range(tops)]
+
+
+def apply(
+    kind: str, body: str, *xs: np.ndarray, blobs: Sequence[np.ndarray] | None = None
+) -> np.ndarray:
+    """What a single layer makes of its bottoms: its only top."""
+    return apply_all(kind, body, *xs, blobs=blobs)[0]
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
     """Normal float32 numbers."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def close(y: np.ndarray, expected: np.ndarray) -> None:
+    """Refuse another shape or other numbers."""
+    assert y.shape == expected.shape
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)

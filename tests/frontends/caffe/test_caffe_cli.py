@@ -62,32 +62,6 @@ def test_a_head_is_an_error_unless_asked(net: Path) -> None:
     assert "the graph ends before out (DetectionOutput, line 6)" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        (NET[:-3], "net.prototxt:"),
-        (NET.replace('"Convolution"', '"Convolutoin"'), "did you mean Convolution"),
-        (NET.replace('bottom: "one"', ""), "takes at least 1 bottoms, has 0"),
-        ("", "the network has no layers"),
-    ],
-)
-def test_bad_networks_end_with_exit_2(net: Path, text: str, reason: str) -> None:
-    net.write_text(text)
-    done = cli("run", PIPELINE, net, "-o", "small.onnx")
-    assert done.exit_code == 2, done.output
-    assert reason in done.stderr and "Traceback" not in done.stderr
-    assert not Path("small.onnx").exists()
-
-
-def test_bad_weights_end_with_exit_2(net: Path) -> None:
-    weights = net.with_suffix(".caffemodel")
-    for data, reason in ((None, "cannot read the weights"), (b"\xff" * 9, "net.caffemodel")):
-        if data is not None:
-            weights.write_bytes(data)
-        done = cli("inspect", net, "--weights", weights)
-        assert done.exit_code == 2 and reason in done.stderr, done.stderr
-
-
 def test_options_of_caffe_networks_go_with_no_other_file(net: Path) -> None:
     assert cli("run", PIPELINE, net, "-o", "a.onnx").exit_code == 0
     for options in (["--weights", "x"], ["--phase", "TRAIN"], ["--end-at-heads"]):

@@ -277,7 +277,7 @@ def test_the_graph_may_end_at_heads() -> None:
         ('"ReLU"', '"RelU"', "unknown layer type; did you mean ReLU"),
         ("num_output: 4", "", "`num_output` is missing"),
         ('bottom: "conv" top: "score"', 'bottom: "con" top: "score"', "did you mean conv"),
-        ("kernel_size: 3", "kernel_size: 9", "too small|do not fit"),
+        ("kernel_size: 3", "kernel_size: 9", "9 x 9 does not fit an image of 6 x 6"),
         ("kernel_size: 3", "kernel_size: 3 group: 2", "3 channels, 4 outputs and group 2"),
         ('top: "score"', 'top: "score" top: "more"', "makes 1 tops, the file names 2"),
         ('"ReLU" bottom: "conv"', '"ReLU" bottom: "conv" bottom: "data"', "takes 1 bottoms, has 2"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
-from caffe_run import apply, imported, layer, random
-from hypothesis import assume, given
+from caffe_run import apply, imported, layer, random, run
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from irprune.errors import IrpruneError
@@ -23,15 +25,32 @@ def windows(size: int, kernel: int, pad: int, stride: int, up: bool, padded: boo
     return [slice(start, min(start + kernel, size + pad)) for start in starts]
 
 
+@dataclass(frozen=True)
+class Window:
+    """How a window moves along one axis."""
+
+    kernel: int
+    pad: int
+    stride: int
+
+
 def reference(
-    x: np.ndarray, method: str, kernel: int, pad: int, stride: int, up: bool
-) -> np.ndarray:
-    rows = windows(x.shape[2], kernel, pad, stride, up, pad > 0)
-    columns = windows(x.shape[3], kernel, pad, stride, up, pad > 0)
+    x: np.ndarray, method: str, window: tuple[Window, Window], up: bool
+) -> np.ndarray | None:
+    """Caffe's pooling; None where a window sees nothing of the image."""
+    padded = any(w.pad > 0 for w in window)
+    rows, columns = (
+        windows(size, w.kernel, w.pad, w.stride, up, padded)
+        for size, w in zip(x.shape[2:], window, strict=True)
+    )
     y = np.zeros((*x.shape[:2], len(rows), len(columns)), np.float64)
+    if not y.size:
+        return None
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
             part = x[:, :, max(row.start, 0) : row.stop, max(column.start, 0) : column.stop]
+            if not part.size:
+                return None
             if method == "MAX":
                 y[:, :, i, j] = part.max((2, 3))
             elif method == "AVE":
@@ -42,25 +61,42 @@ def reference(
     return y
 
 
-@given(
-    st.sampled_from(METHODS),
-    st.integers(3, 12),
-    st.integers(3, 12),
-    st.integers(1, 5),
-    st.integers(0, 3),
-    st.integers(1, 4),
-    st.booleans(),
-)
+@st.composite
+def spelled(draw: st.DrawFn) -> tuple[tuple[Window, Window], str]:
+    """Windows along both axes and how a file spells them."""
+    one = st.builds(Window, st.integers(1, 5), st.integers(0, 3), st.integers(1, 4)).filter(
+        lambda w: w.pad < w.kernel
+    )
+    high, wide = draw(one), draw(one)
+    if draw(st.booleans()):
+        words = f"kernel_size: {high.kernel} pad: {high.pad} stride: {high.stride}"
+        return (high, high), words
+    words = " ".join(
+        f"{stem}_h: {getattr(high, stem)} {stem}_w: {getattr(wide, stem)}"
+        for stem in ("kernel", "pad", "stride")
+    )
+    return (high, wide), words
+
+
+@given(st.sampled_from(METHODS), st.integers(1, 9), st.integers(1, 9), spelled(), st.booleans())
+@settings(max_examples=150)
 def test_windows_and_divisors(
-    method: str, height: int, width: int, kernel: int, pad: int, stride: int, up: bool
+    method: str,
+    height: int,
+    width: int,
+    window: tuple[tuple[Window, Window], str],
+    up: bool,
 ) -> None:
-    assume(pad < kernel <= min(height, width) and stride <= kernel)
-    assume(pad == 0 or method != "STOCHASTIC")
+    axes, words = window
+    assume(method != "STOCHASTIC" or not any(w.pad for w in axes))
     x = np.abs(random(2, 3, height, width)) + 0.1
-    body = f"pool: {method} kernel_size: {kernel} pad: {pad} stride: {stride}"
-    body += "" if up else " round_mode: FLOOR"
-    y = apply("Pooling", f"pooling_param {{ {body} }}", x)
-    expected = reference(x, method, kernel, pad, stride, up)
+    body = f"pooling_param {{ pool: {method} {words} {'' if up else 'round_mode: FLOOR'} }}"
+    expected = reference(x, method, axes, up)
+    if expected is None:
+        with pytest.raises(IrpruneError, match="lies outside the image"):
+            apply("Pooling", body, x)
+        return
+    y = apply("Pooling", body, x)
     assert y.shape == expected.shape
     np.testing.assert_allclose(y, expected, rtol=1e-5)
 
@@ -79,12 +115,27 @@ def test_padding_counts_in_the_divisor() -> None:
     )
 
 
-@pytest.mark.parametrize("method", ["MAX", "AVE"])
-def test_global_pooling(method: str) -> None:
-    x = random(2, 3, 5, 4)
-    y = apply("Pooling", f"pooling_param {{ pool: {method} global_pooling: true }}", x)
-    expected = x.max((2, 3)) if method == "MAX" else x.mean((2, 3))
+@pytest.mark.parametrize("kernel", ["", "kernel_size: 2"])
+@pytest.mark.parametrize("method", METHODS)
+def test_global_pooling(method: str, kernel: str) -> None:
+    x = np.abs(random(2, 3, 5, 4))
+    y = apply("Pooling", f"pooling_param {{ pool: {method} global_pooling: true {kernel} }}", x)
+    expected = {
+        "MAX": x.max((2, 3)),
+        "AVE": x.mean((2, 3)),
+        "STOCHASTIC": (x**2).sum((2, 3)) / x.sum((2, 3)),
+    }[method]
     np.testing.assert_allclose(y[:, :, 0, 0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mask_that_leaves_the_graph_is_told() -> None:
+    x, said = random(2, 3, 4, 4), []
+    head = 'input: "x0" input_shape { dim: 2 dim: 3 dim: 4 dim: 4 }\n'
+    body = "pooling_param { kernel_size: 2 stride: 2 }"
+    found = imported(head + layer("Pooling", body, tops=2), warn=said.append)
+    assert [line.partition(":")[0] for line in said] == ["y1 is the mask of a pooling"]
+    y = run(found, {"x0": x})
+    np.testing.assert_array_equal(x.ravel()[y["y1"]], y["y0"])
 
 
 def test_ceil_mode_of_forks() -> None:

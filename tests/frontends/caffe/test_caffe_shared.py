@@ -13,7 +13,7 @@ import pytest
 from caffe_run import run
 
 from irprune.errors import IrpruneError
-from irprune.frontends.caffe import import_caffe
+from irprune.frontends.caffe import Options, import_caffe
 
 pytestmark = pytest.mark.shared
 
@@ -40,12 +40,12 @@ def test_every_network_imports(shared: Path) -> None:
     assert len(paths) > 60
     for path in paths:
         options = SAID.get(path.name, {})
-        found = import_caffe(path, end_at_heads=True, **options)
+        found = import_caffe(path, options=Options(end_at_heads=True, **options))
         assert len(found.model.ir.graph) and found.model.ir.graph.outputs, path
         assert bool(found.ended) == any(word in str(path) for word in HEADED), path
         if found.ended:
             with pytest.raises(IrpruneError, match="--end-at-heads"):
-                import_caffe(path, **options)
+                import_caffe(path, options=Options(**options))
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -54,7 +54,7 @@ def test_trained_networks_give_sane_numbers(shared: Path, name: str) -> None:
     (path,) = (p for p in folder.glob("*.prototxt") if "trainval" not in p.name)
     (weights,) = folder.glob("*.caffemodel")
     said: list[str] = []
-    found = import_caffe(path, weights, end_at_heads=True, warn=said.append)
+    found = import_caffe(path, weights, Options(end_at_heads=True, warn=said.append))
     assert not [line for line in said if "the graph ends" not in line]
     onnx.checker.check_model(ir.serde.serialize_model(found.model.ir), full_check=True)
     random = np.random.default_rng(0)
@@ -74,7 +74,7 @@ def images(path: Path) -> np.ndarray:
 def test_lenet_knows_its_digits(shared: Path, name: str) -> None:
     folder = shared / "caffe" / "trained" / name
     weights = folder / "lenet_iter_10000.caffemodel"
-    found = import_caffe(folder / "lenet.prototxt", weights, dynamic_batch=True)
+    found = import_caffe(folder / "lenet.prototxt", weights, Options(dynamic_batch=True))
     x = images(shared / "data/mnist/t10k-images-idx3-ubyte.gz")[:, None] / 256
     labels = images(shared / "data/mnist/t10k-labels-idx1-ubyte.gz")
     (scores,) = run(found, {"data": x}).values()

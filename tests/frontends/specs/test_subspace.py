@@ -73,6 +73,13 @@ def test_a_pickle_of_python_2_with_numpy() -> None:
     assert load(data) == [[0.5, 0.25]]
 
 
+def test_what_python_would_warn_of_is_not_printed(recwarn: pytest.WarningsRecorder) -> None:
+    with pytest.raises(SpecError, match="a rate must be a number"):
+        parse_subspace(Text("[[0.3, 1or 2]]"))
+    assert parse_subspace(Text("'\\d'\n[[0.3, 0]]")).removed == ((0.3, 0.0),)
+    assert not recwarn.list
+
+
 class _Runs:
     def __reduce__(self) -> Any:
         return os.system, ("touch pwned",)
