@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,19 +16,21 @@ from irprune.plan import take
 from irprune.proof.activations import common_activations
 from irprune.proof.feeds import LADDER, Sizes, graph_inputs, make_feeds, open_inputs
 from irprune.proof.mutants import Mutant, choose_mutants
+from irprune.proof.parts import parts
 from irprune.proof.probe import (
+    Probe,
     has_half,
     promote,
     reached,
+    shape_name,
     sources,
     step_name,
     widened,
-    write_probe,
     write_steps,
 )
 from irprune.proof.reference import masked_reference
 from irprune.protocols import RunnerCrashed, RunnerError
-from irprune.walk import constant_of, dims_of
+from irprune.walk import constant_of
 
 if TYPE_CHECKING:
     from irprune.passbase import Context
@@ -42,8 +44,6 @@ MAX_TIPPED = 1e-3
 
 QUIET = 1e-3
 """Weight of an error relative to its own channel against one relative to the whole tensor."""
-
-_CHUNK_ELEMENTS = 1 << 27
 
 
 class Unfinished(Exception):
@@ -115,15 +115,18 @@ class Comparison:
             promote(reference)
             promote(self._pruned)
         self.activations = common_activations(reference.graph, self._pruned.graph, plan.axes)
-        self._reference_file, self._pruned_file = folder / "reference.onnx", folder / "pruned.onnx"
-        write_probe(reference, self._reference_file, self.activations)
-        write_probe(self._pruned.clone(), self._pruned_file, self.activations)
+        self._reference_probe = Probe(reference, folder / "reference.onnx")
+        self._pruned_probe = Probe(self._pruned.clone(), folder / "pruned.onnx")
         self.trials = [
             self._trial(number, mutants, outputs, tolerance)
             for number, mutants in enumerate(choose_mutants(self._pruned.graph, plan))
             if (outputs := self._reached(mutants[0].weight))
         ]
-        self._sizes = self._runnable_sizes()
+        self._sizes, shapes = self._runnable_sizes()
+        self._bytes = {
+            name: activation.size(shapes.get(name, activation.dims))
+            for name, activation in self.activations.items()
+        }
 
     def _reached(self, weight: str) -> list[str]:
         return reached(self._pruned.graph.initializers[weight], self.activations)
@@ -155,12 +158,12 @@ class Comparison:
         open_trials = [trial for trial in self.trials if not trial.errors.beyond]
         wanted = {name for trial in open_trials for name in (*trial.outputs, *trial.inputs)}
         remembered: Arrays = {}
-        for chunk in self._chunks(feeds):
-            kept = self._run_reference(feeds, chunk)
-            got = self._run_pruned(self._pruned_file, feeds, chunk)
-            for name in chunk:
+        for part in parts(self._bytes):
+            kept = self._run_reference(self._reference_probe.exposing(part), feeds, part)
+            got = self._run_pruned(self._pruned_probe.exposing(part), feeds, part)
+            for name in part:
                 errors.note(name, self._difference(name, got.pop(name), kept[name]))
-            remembered |= {name: kept[name] for name in wanted.intersection(chunk)}
+            remembered |= {name: kept[name] for name in wanted.intersection(part)}
         for trial in open_trials:
             self._try(trial, feeds, remembered)
 
@@ -190,10 +193,11 @@ class Comparison:
         """
         feeds = self._prepared(feeds)
         file = self._folder / "steps.onnx"
-        for chunk in self._chunks(feeds):
-            names = [name for name in chunk if self.activations[name].computed]
-            cut = sources(self._pruned.graph, names, self.activations)
-            kept = self._run_reference(feeds, sorted({*names, *cut}))
+        for part in parts(self._bytes, self._sources):
+            names = [name for name in part if self.activations[name].computed]
+            cut = self._sources(*names)
+            exposing = self._reference_probe.exposing({*part, *cut})
+            kept = self._run_reference(exposing, feeds, sorted({*names, *cut}))
             write_steps(self._pruned.clone(), file, names, cut)
             got = self._run_steps(file, feeds | {name: kept[name] for name in cut}, names)
             for name in names:
@@ -201,6 +205,10 @@ class Comparison:
                 axes = {1, *self.activations[name].masks}
                 quiet = channel_error(got.pop(name), kept[name], axes) if error < np.inf else 0.0
                 errors.note(name, max(error, QUIET * quiet))
+
+    def _sources(self, *names: str) -> set[str]:
+        computed = [name for name in names if self.activations[name].computed]
+        return sources(self._pruned.graph, computed, self.activations)
 
     def _run_steps(self, file: Path, given: Arrays, names: Sequence[str]) -> Arrays:
         got = self._run_pruned(file, given, [step_name(name) for name in names])
@@ -215,14 +223,14 @@ class Comparison:
         except RunnerError as error:
             raise Unfinished(f"the pruned model does not run: {self._text(error)}") from error
 
-    def _run_reference(self, feeds: Arrays, names: Sequence[str]) -> Arrays:
+    def _run_reference(self, file: Path, feeds: Arrays, names: Sequence[str]) -> Arrays:
         """Return the kept part of activations of the reference."""
-        values = self._run_base(feeds, names)
+        values = self._run_base(file, feeds, names)
         return {name: take(values.pop(name), self.activations[name].masks) for name in names}
 
-    def _run_base(self, feeds: Arrays, names: Sequence[str]) -> Arrays:
+    def _run_base(self, file: Path, feeds: Arrays, names: Sequence[str]) -> Arrays:
         try:
-            return self._runner.run(self._reference_file, feeds, names)
+            return self._runner.run(file, feeds, names)
         except RunnerCrashed as error:
             raise Unfinished(f"the masked base does not run: {self._text(error)}") from error
         except RunnerError as error:
@@ -236,17 +244,31 @@ class Comparison:
         """Return what the runner said, without the temporary folder."""
         return error.reason.replace(f"{self._folder}/", "")
 
-    def _runnable_sizes(self) -> Sizes:
-        """Return the first sizes for open axes that the base runs with."""
+    def _runnable_sizes(self) -> tuple[Sizes, dict[str, tuple[int, ...]]]:
+        """Return the first sizes for open axes that the base runs with.
+
+        And the shapes that activations of open shape have then, on the first sample input.
+        """
         given = {*self._context.shapes, *(self._context.feeds or {})}
-        outputs = [v.name for v in self._base.graph.outputs if v.name in self.activations]
-        for sizes in LADDER if open_inputs(self._base.graph) - given else ():
+        opened = open_inputs(self._base.graph) - given
+        outputs = [v.name or "" for v in self._base.graph.outputs if v.name in self.activations]
+        names = [n for n, activation in self.activations.items() if activation.open]
+        if not opened and not names:
+            return Sizes(), {}
+        inner = [name for name in names if name not in outputs]
+        file = self._reference_probe.measuring(inner)
+        failure: IrpruneError | None = None
+        for sizes in LADDER if opened else (Sizes(),):
             try:
-                self._run_base(self._prepared(self._feeds(0, sizes)), outputs)
-            except IrpruneError:
+                feeds = self._prepared(self._feeds(0, sizes))
+                found = self._run_base(file, feeds, [*outputs, *map(shape_name, inner)])
+            except IrpruneError as error:
+                failure = failure or error
                 continue
-            return sizes
-        return Sizes()
+            shapes = {name: found[name].shape for name in outputs}
+            return sizes, shapes | {n: tuple(found[shape_name(n)].tolist()) for n in inner}
+        assert failure is not None, "there are sizes to try"
+        raise failure
 
     def _prepared(self, feeds: Arrays) -> Arrays:
         return widened(feeds) if self._half else feeds
@@ -256,25 +278,6 @@ class Comparison:
         return make_feeds(
             self._base, context.shapes, context.seed + seed, context.feeds, seed, sizes
         )
-
-    def _chunks(self, feeds: Arrays) -> Iterator[list[str]]:
-        """Cut the names of the activations into parts that fit into memory."""
-        inputs = [(dims_of(v) or (), feeds[v.name or ""]) for v in graph_inputs(self._base.graph)]
-        symbols = {
-            dim: length
-            for dims, array in inputs
-            for dim, length in zip(dims, array.shape, strict=False)
-            if isinstance(dim, str)
-        }
-        chunk: list[str] = []
-        elements = 0
-        for name, activation in self.activations.items():
-            elements += activation.elements(symbols)
-            if chunk and elements > _CHUNK_ELEMENTS:
-                yield chunk
-                chunk, elements = [], activation.elements(symbols)
-            chunk.append(name)
-        yield chunk
 
 
 def difference(got: Array, want: Array, rounded: bool) -> float:

@@ -74,6 +74,59 @@ def write_probe(model: ir.Model, path: Path, exposed: Iterable[str]) -> None:
     _save(model, path)
 
 
+class Probe:
+    """A model as files that expose some of its activations each; they share one file of weights.
+
+    What a file exposes a runtime holds until the run ends, whether it is fetched or not, so what
+    does not fit into memory together needs files of its own. The first file written is `path`.
+    """
+
+    def __init__(self, model: ir.Model, path: Path) -> None:
+        """Write the weights; changes `model`."""
+        self._path = path
+        self._files: dict[frozenset[str], Path] = {}
+        self._written = 0
+        write_probe(model, weights := path.with_suffix(".weights"), ())
+        self._model = ir.load(weights)
+        self._outputs = list(self._model.graph.outputs)
+        self._produced = {value.name or "": value for value in node_outputs(self._model.graph)}
+
+    def exposing(self, names: Collection[str]) -> Path:
+        """Return a file in which the activations `names` are graph outputs."""
+        key = frozenset(names)
+        if key not in self._files:
+            inner = key.difference(value.name for value in self._outputs)
+            self._files[key] = self._write(self._produced[name] for name in sorted(inner))
+        return self._files[key]
+
+    def measuring(self, names: Sequence[str]) -> Path:
+        """Write a file with the shapes of activations, named by `shape_name`, as graph outputs."""
+        graph = self._model.graph
+        nodes = [ir.node("Shape", [self._produced[name]]) for name in names]
+        for name, node in zip(names, nodes, strict=True):
+            node.outputs[0].name = shape_name(name)
+            node.outputs[0].dtype = ir.DataType.INT64
+        graph.extend(nodes)
+        file = self._write(node.outputs[0] for node in nodes)
+        graph.remove(nodes, safe=True)
+        return file
+
+    def _write(self, exposed: Iterable[ir.Value]) -> Path:
+        file = self._path.with_stem(f"{self._path.stem}{self._written or ''}")
+        self._written += 1
+        outputs = self._model.graph.outputs
+        outputs.extend(exposed)
+        ir.save(self._model, file)
+        outputs.clear()
+        outputs.extend(self._outputs)
+        return file
+
+
+def shape_name(name: str) -> str:
+    """Return the name of an activation's shape in a file of shapes."""
+    return f"irprune_shape/{name}"
+
+
 def write_steps(
     model: ir.Model,
     path: Path,
