@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from irprune.ops import bodies
 from irprune.proof.activations import inputs_of, node_outputs
 
 HALF = frozenset((ir.DataType.FLOAT16, ir.DataType.BFLOAT16))
@@ -74,52 +75,19 @@ def write_probe(model: ir.Model, path: Path, exposed: Iterable[str]) -> None:
     _save(model, path)
 
 
-class Probe:
-    """A model as files that expose some of its activations each; they share one file of weights.
+def write_shapes(model: ir.Model, path: Path, names: Sequence[str]) -> None:
+    """Write a model file with the shapes of activations, named by `shape_name`, as outputs too.
 
-    What a file exposes a runtime holds until the run ends, whether it is fetched or not, so what
-    does not fit into memory together needs files of its own. The first file written is `path`.
+    Changes `model`.
     """
-
-    def __init__(self, model: ir.Model, path: Path) -> None:
-        """Write the weights; changes `model`."""
-        self._path = path
-        self._files: dict[frozenset[str], Path] = {}
-        self._written = 0
-        write_probe(model, weights := path.with_suffix(".weights"), ())
-        self._model = ir.load(weights)
-        self._outputs = list(self._model.graph.outputs)
-        self._produced = {value.name or "": value for value in node_outputs(self._model.graph)}
-
-    def exposing(self, names: Collection[str]) -> Path:
-        """Return a file in which the activations `names` are graph outputs."""
-        key = frozenset(names)
-        if key not in self._files:
-            inner = key.difference(value.name for value in self._outputs)
-            self._files[key] = self._write(self._produced[name] for name in sorted(inner))
-        return self._files[key]
-
-    def measuring(self, names: Sequence[str]) -> Path:
-        """Write a file with the shapes of activations, named by `shape_name`, as graph outputs."""
-        graph = self._model.graph
-        nodes = [ir.node("Shape", [self._produced[name]]) for name in names]
-        for name, node in zip(names, nodes, strict=True):
-            node.outputs[0].name = shape_name(name)
-            node.outputs[0].dtype = ir.DataType.INT64
-        graph.extend(nodes)
-        file = self._write(node.outputs[0] for node in nodes)
-        graph.remove(nodes, safe=True)
-        return file
-
-    def _write(self, exposed: Iterable[ir.Value]) -> Path:
-        file = self._path.with_stem(f"{self._path.stem}{self._written or ''}")
-        self._written += 1
-        outputs = self._model.graph.outputs
-        outputs.extend(exposed)
-        ir.save(self._model, file)
-        outputs.clear()
-        outputs.extend(self._outputs)
-        return file
+    graph = model.graph
+    produced = {value.name: value for value in node_outputs(graph)}
+    for name in names:
+        node = ir.node("Shape", [produced[name]])
+        node.outputs[0].name = shape_name(name)
+        node.outputs[0].dtype = ir.DataType.INT64
+        graph.append(node)
+    write_probe(model, path, [shape_name(name) for name in names])
 
 
 def shape_name(name: str) -> str:
@@ -154,6 +122,8 @@ def write_steps(
     graph.outputs.extend(produced[name] for name in names)
     for node in reversed(list(graph)):
         if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            for inner in (n for body in bodies(node) for n in body.all_nodes()):
+                inner.resize_inputs(0)  # else what it reads would seem to be needed
             graph.remove(node, safe=True)
     for value in list(graph.initializers.values()):
         if not value.uses():
@@ -167,12 +137,11 @@ def step_name(name: str) -> str:
     return f"irprune_step/{name}"
 
 
-def sources(graph: ir.Graph, names: Iterable[str], known: Collection[str]) -> set[str]:
-    """Return the activations in `known` that the node outputs `names` are computed from."""
-    produced = {value.name or "": value for value in node_outputs(graph)}
+def sources(values: Iterable[ir.Value], known: Collection[str]) -> set[str]:
+    """Return the activations in `known` that node outputs are computed from."""
     found: set[str] = set()
     seen: set[ir.Node] = set()
-    stack = [produced[name].producer() for name in names]
+    stack = [value.producer() for value in values]
     while stack:
         node = stack.pop()
         if node is None or node in seen:
