@@ -29,7 +29,7 @@ def settled(union_find: UnionFind, balances: Sequence[Labels]) -> tuple[list[int
         distinct = np.unique(np.sort(classes, axis=1), axis=0)
         if len(distinct) == 1:
             continue
-        if _independent(distinct):
+        if _independent(distinct := _without_common(distinct)):
             loose[number] = distinct
         else:
             tangled.append(number)
@@ -41,6 +41,20 @@ def settled(union_find: UnionFind, balances: Sequence[Labels]) -> tuple[list[int
         else:
             cells.append(found)
     return tangled, cells
+
+
+def _without_common(rows: Labels) -> Labels:
+    """Return rows in which classes that stand equally often in every row count as pinned.
+
+    Where such a class goes, every row loses equally many positions.
+    """
+    count = len(rows)
+    keys, times = np.unique(rows * count + np.arange(count)[:, None], return_counts=True)
+    ids = keys // count
+    starts = np.flatnonzero(np.diff(ids, prepend=-1))
+    everywhere = np.diff(starts, append=len(ids)) == count
+    alike = np.minimum.reduceat(times, starts) == np.maximum.reduceat(times, starts)
+    return np.where(np.isin(rows, ids[starts[everywhere & alike]]), PINNED, rows)
 
 
 def _independent(rows: Labels) -> bool:

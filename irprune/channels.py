@@ -352,14 +352,17 @@ def analyse(
     walk = Walk(graph, heads, allow=allow, tie=tie)
     walk.run()
     if walk.taken:
+        tried = [{key: choice.chosen for key, choice in walk.taken.items()}]
         for _ in range(_ROUNDS):
             better = _better_choices(walk)
-            if better == {key: choice.chosen for key, choice in walk.taken.items()}:
+            if better in tried:  # nothing better, or each of two seems so until it is chosen
                 break
+            tried.append(better)
             walk = Walk(graph, heads, better, allow=allow, tie=tie)
             walk.run()
-        choices = _better_choices(walk)
-        walk = Walk(graph, heads, choices, probing=False, allow=allow, tie=tie)
+        else:
+            tried.append(_better_choices(walk))
+        walk = Walk(graph, heads, tried[-1], probing=False, allow=allow, tie=tie)
         walk.run()
     return Channels(graph, walk, walk.union_find.roots())
 

@@ -22,6 +22,8 @@ from irprune.norms import Norm, find_norms
 from irprune.ops import bodies, rule_for
 
 Dim = int | str | None
+ROWS_SINCE = 11
+"""Opset from which on the proof can gather what each row keeps (GatherND)."""
 Heads = Literal["inner", "whole"]
 
 
@@ -246,7 +248,17 @@ class Walk:
         self.pins.append(PinRecord(self._where, reason, ids))
         self.union_find.union(ids, np.zeros(1, dtype=np.int64))
 
-    def inexact(self, node: ir.Node, axis: Axis, reason: str) -> None:
+    def apart(self, axes: Sequence[Labelled], reduced: Collection[int]) -> list[Labelled]:
+        """Return the axes of a value, those tied whose rows a reduction of some axes would mix."""
+        old = self.opset < ROWS_SINCE
+        return [
+            self.tied(axis)
+            if isinstance(axis, Rows) and (old or {*axis.per} & {*reduced})
+            else axis
+            for axis in axes
+        ]
+
+    def inexact(self, node: ir.Node, axis: Labelled, reason: str) -> None:
         """Keep an axis that a node takes statistics over, unless the policy allows the node.
 
         The rule lists the axis in its `statistics` too.

@@ -40,7 +40,13 @@ def test_equal_rows_ask_for_nothing() -> None:
 
 
 def test_a_class_in_two_rows_tangles_them() -> None:
-    assert _settled([[1, 2], [3, 4]], ties=[[1, 3]])[0] == [0]
+    assert _settled([[1, 2], [3, 4], [5, 6]], ties=[[1, 3]])[0] == [0]
+
+
+def test_a_class_in_every_row_takes_no_part() -> None:
+    """As often in one as in another: where it goes, all lose equally many."""
+    assert _settled([[1, 2, 3], [1, 4, 5]]) == ([], [[[2, 3], [4, 5]]])
+    assert _settled([[1, 1, 2], [1, 3, 3]])[0] == [0]
 
 
 def test_rows_with_unequally_many_pinned_positions_are_tied() -> None:

@@ -24,7 +24,7 @@ from strategies import (
 from irprune.channels import ChannelClasses, analyse, pin_reasons
 from irprune.errors import IrpruneError
 from irprune.passbase import Context
-from irprune.walk import Heads
+from irprune.walk import Heads, Walk
 
 
 def _bottleneck(net: Net, batch: Dim = 1) -> None:
@@ -253,3 +253,19 @@ def test_the_reason_of_spatial_positions_is_their_own() -> None:
     assert why(model, "t", 1) == f"holds {unmade}"
     assert why(model, "map.w", 0) == f"meets {unmade} at m.Mul (Mul)"
     assert why(model, "m", 3).startswith("is normalised by Softmax")
+
+
+def test_a_choice_that_cannot_be_bettered_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of two merged axes is pinned where it carries the channels, the other seems free."""
+    net = Net()
+    x = net.op("MatMul", net.weight(3, 2, name="rows"), net.input("N", 2, 2))
+    x = net.op("MatMul", x, net.weight(2, 4, name="columns"))
+    net.op("Reshape", x, net.ints(0, 12), name="y")
+    walks: list[Walk] = []
+    run = Walk.run
+    monkeypatch.setattr(Walk, "run", lambda walk: (walks.append(walk), run(walk)))
+    channels = analyse(net.model().ir.graph)
+    assert [set(walk.choices.values()) for walk in walks] == [set(), {0}, {0}]
+    assert channels.walk is walks[-1] and not channels.tensor_axes

@@ -37,6 +37,7 @@ EXTERNAL_TENSOR_BYTES = 1 << 20
 TOLERANCE = 1e-3  # max|onnx - torch| / max|torch|
 UNMATCHED = 0.2  # share of a detector's boxes that rounding may exchange
 BATCH = 4  # calibration images
+REASON = 200  # characters: a guard on data may list every box of a detector
 
 Arrays = dict[str, np.ndarray]
 
@@ -242,11 +243,12 @@ def export_model(network: Network, variants: Iterable[str], out: Path, seed: int
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line that says something of the innermost cause of an error."""
+    """The first line that says something of the innermost cause of an error, cut where too long."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    text = f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return text if len(text) <= REASON else f"{text[: REASON - 3]}..."
 
 
 def write_report(out: Path, records: Iterable[Record]) -> None:

@@ -22,7 +22,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     while len(left):
         kept.append(left[:1])
         overlaps = ops.box_iou(boxes[left[:1]], boxes[left[1:]])[0]
-        left = left[1:][overlaps <= iou_threshold]
+        left = left[1:][~(overlaps > iou_threshold)]  # boxes without area overlap by 0 / 0: kept
     return torch.cat(kept) if kept else left
 
 

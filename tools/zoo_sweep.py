@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,6 +69,8 @@ def _run(minutes: float, tool: str, *arguments: object) -> str:
     except subprocess.TimeoutExpired:
         return f"took longer than {minutes:g} minutes"
     last = (done.stderr.strip().splitlines() or [""])[-1]
+    if done.returncode == -signal.SIGKILL:
+        return f"{tool} was killed, as happens where memory runs out"
     return f"exit status {done.returncode}: {last}" if done.returncode else ""
 
 

@@ -153,8 +153,16 @@ class ShapeFolder:
 
 
 def _runs(elements: Sequence[Any]) -> list[list[Any]]:
-    """Cut elements into runs: numbers, lengths of one tensor, or elements of one tensor."""
-    return [list(run) for _, run in groupby(elements, _origin)]
+    """Cut elements into runs: numbers, lengths of one tensor, or elements of one tensor.
+
+    A tensor of rank 0 has one element, so each of its is a run.
+    """
+    runs = [list(run) for _, run in groupby(elements, _origin)]
+    return [part for run in runs for part in ([[e] for e in run] if _alone(run[0]) else [run])]
+
+
+def _alone(element: Any) -> bool:
+    return isinstance(element, Element) and not element.value.shape
 
 
 def _origin(element: Any) -> object:

@@ -210,7 +210,8 @@ class RotaryEmbedding(Rule):
 
     X ``(batch, heads, places, width)`` or ``(batch, places, heads * width)``; cos and sin
     ``(batch, places, pairs)``, or ``(angles, pairs)`` indexed by position ids
-    ``(batch, places)``. Positions after the first ``rotary_embedding_dim`` pass unchanged.
+    ``(batch, places)``. Positions after the first ``rotary_embedding_dim`` pass unchanged, so
+    that heads may lose different ones; of the others all lose the same, for they share the angles.
     """
 
     ops = ("RotaryEmbedding",)
@@ -223,9 +224,11 @@ class RotaryEmbedding(Rule):
         if x is None:
             walk.pin_node(node, "the number of heads or the width is unknown")
             return
-        width = walk.tied(_joined(x.width))  # all heads share the angles
-        assert width is not None
-        rotated = width[: node.attributes.get_int("rotary_embedding_dim", 0) or None]
+        cut = node.attributes.get_int("rotary_embedding_dim", 0) or x.width.shape[1]
+        rotated = walk.tied(_joined(x.width[:, :cut]))
+        assert rotated is not None
+        if x.width[:, cut:].size:
+            walk.balance(x.width[:, cut:])
         if node.attributes.get_int("interleaved", 0):
             first, second = rotated[0::2], rotated[1::2]
         else:
@@ -238,7 +241,7 @@ class RotaryEmbedding(Rule):
             for axis in others:
                 walk.pin(axis, "is a batch or sequence axis of RotaryEmbedding")
         walk.pin(x.batch, "is a batch axis of RotaryEmbedding")
-        walk.set(node.outputs[0], walk.axes(data))
+        walk.set(node.outputs[0], walk.rows(data))
 
     def rewrite(self, node: ir.Node, edit: Edit) -> None:
         data = node.inputs[0]

@@ -45,7 +45,7 @@ class InstanceNormalization(Rule):
     ops = ("InstanceNormalization",)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
-        x = walk.axes(node.inputs[0])
+        x = walk.apart(walk.rows(node.inputs[0]), range(2, _rank(node)))
         for parameter in node.inputs[1:]:
             walk.unify(x[1], walk.axes(parameter)[0])
         for axis in x[2:]:
@@ -150,8 +150,9 @@ class LpNormalization(Rule):
     ops = ("LpNormalization",)
 
     def propagate(self, node: ir.Node, walk: Walk) -> None:
-        x = walk.axes(node.inputs[0])
-        walk.inexact(node, x[_axis(node, -1)], "is normalised by LpNormalization")
+        axis = _axis(node, -1)
+        x = walk.apart(walk.rows(node.inputs[0]), [axis])
+        walk.inexact(node, x[axis], "is normalised by LpNormalization")
         walk.set(node.outputs[0], x)
 
     def statistics(self, node: ir.Node) -> Sequence[Statistic]:

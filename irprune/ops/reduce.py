@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irprune.labels import Axis
+from irprune.labels import Labelled, moved
 from irprune.ops.rule import Contraction, Rule, Statistic
 
 if TYPE_CHECKING:
@@ -32,12 +32,15 @@ def reduced_axes(node: ir.Node) -> list[int] | None:
     return [a % rank for a in axes]
 
 
-def _remaining(node: ir.Node, axes: list[Axis], reduced: list[int]) -> list[Axis]:
+def _remaining(
+    node: ir.Node, axes: Sequence[Labelled], reduced: Sequence[int]
+) -> Sequence[Labelled]:
     """Return the output's axes: reduced ones vanish, or stay with one pinned position."""
     one = np.zeros(1, np.int64)
     if node.attributes.get_int("keepdims", 1):
         return [one if k in reduced else axis for k, axis in enumerate(axes)]
-    return [axis for k, axis in enumerate(axes) if k not in reduced]
+    stay = [k for k in range(len(axes)) if k not in reduced]
+    return [moved(axes[k], stay.index) for k in stay]
 
 
 class ReduceSum(Rule):
@@ -51,7 +54,8 @@ class ReduceSum(Rule):
         if reduced is None:
             walk.pin_node(node, "the reduced axes are computed at run time")
             return
-        walk.set(node.outputs[0], _remaining(node, walk.axes(node.inputs[0]), reduced))
+        axes = walk.apart(walk.rows(node.inputs[0]), reduced)
+        walk.set(node.outputs[0], _remaining(node, axes, reduced))
 
     def contractions(self, node: ir.Node) -> Sequence[Contraction]:
         return tuple(Contraction(0, axis) for axis in reduced_axes(node) or ())
@@ -71,7 +75,7 @@ class Reduction(Rule):
         if reduced is None:
             walk.pin_node(node, "the reduced axes are computed at run time")
             return
-        axes = walk.axes(node.inputs[0])
+        axes = walk.apart(walk.rows(node.inputs[0]), reduced)
         for k in reduced:
             walk.inexact(node, axes[k], f"takes part in the statistic {node.op_type}")
         walk.set(node.outputs[0], _remaining(node, axes, reduced))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -12,6 +12,7 @@ from irprune.plan import Kept
 from irprune.walk import Dim, dims_of
 
 _LENGTHS = frozenset(("Shape", "Size"))
+_POINTER = 8
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,24 @@ class Activation:
     name: str
     masks: dict[int, Kept]
     """Kept positions by axis."""
-    dims: tuple[Dim, ...]
+    dims: tuple[Dim, ...] | None
     """Dimensions in the base, as far as they are known."""
+    itemsize: float
+    """Bytes of one element in the base."""
     rounded: bool
     """Integers or booleans made from floating-point numbers, which rounding can tip over."""
     computed: bool
     """A node of the pruned graph makes it."""
 
-    def elements(self, symbols: Mapping[str, int]) -> int:
-        """Return the number of elements in the base; unknown lengths count as 1."""
-        return math.prod(d if isinstance(d, int) else symbols.get(d or "", 1) for d in self.dims)
+    @property
+    def open(self) -> bool:
+        """Whether the base leaves its size open."""
+        return self.dims is None or any(not isinstance(d, int) for d in self.dims)
+
+    def size(self, shape: Sequence[Dim] | None) -> int:
+        """Return the bytes that it has in the base with a shape; unknown lengths count as 1."""
+        known = (d for d in shape or () if isinstance(d, int))
+        return math.ceil(math.prod(known) * self.itemsize)
 
 
 def common_activations(
@@ -52,9 +61,21 @@ def common_activations(
         if old is None or not isinstance(value.type or old.type, ir.TensorType | None):
             continue
         if value.is_graph_output() or _telling(value.dtype or old.dtype, name in lengths):
-            dims, computed = tuple(dims_of(old) or ()), value.producer() is not None
-            found[name] = Activation(name, masks.get(name, {}), dims, name in floats, computed)
+            dims, computed = dims_of(old), value.producer() is not None
+            found[name] = Activation(
+                name,
+                masks.get(name, {}),
+                None if dims is None else tuple(dims),
+                _itemsize(old.dtype),
+                name in floats,
+                computed,
+            )
     return found
+
+
+def _itemsize(dtype: ir.DataType | None) -> float:
+    texts = (None, ir.DataType.STRING, ir.DataType.UNDEFINED)
+    return _POINTER if dtype is None or dtype in texts else dtype.itemsize
 
 
 def _telling(dtype: ir.DataType | None, of_lengths: bool) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,22 +14,25 @@ from numpy.typing import NDArray
 
 from irprune.errors import IrpruneError
 from irprune.plan import take
-from irprune.proof.activations import common_activations
+from irprune.proof.activations import common_activations, node_outputs
 from irprune.proof.feeds import LADDER, Sizes, graph_inputs, make_feeds, open_inputs
 from irprune.proof.mutants import Mutant, choose_mutants
+from irprune.proof.parts import Stages, parts
 from irprune.proof.probe import (
     has_half,
     promote,
     reached,
+    shape_name,
     sources,
     step_name,
     widened,
     write_probe,
+    write_shapes,
     write_steps,
 )
 from irprune.proof.reference import masked_reference
 from irprune.protocols import RunnerCrashed, RunnerError
-from irprune.walk import constant_of, dims_of
+from irprune.walk import constant_of
 
 if TYPE_CHECKING:
     from irprune.passbase import Context
@@ -42,8 +46,6 @@ MAX_TIPPED = 1e-3
 
 QUIET = 1e-3
 """Weight of an error relative to its own channel against one relative to the whole tensor."""
-
-_CHUNK_ELEMENTS = 1 << 27
 
 
 class Unfinished(Exception):
@@ -110,20 +112,19 @@ class Comparison:
         self._runner = context.runner()
         self._base, self._context, self._folder = base, context, folder
         self._half = has_half(base) or has_half(pruned)
-        reference, self._pruned = masked_reference(base, plan), pruned.clone()
+        self._reference, self._pruned = masked_reference(base, plan), pruned.clone()
         if self._half:
-            promote(reference)
+            promote(self._reference)
             promote(self._pruned)
-        self.activations = common_activations(reference.graph, self._pruned.graph, plan.axes)
-        self._reference_file, self._pruned_file = folder / "reference.onnx", folder / "pruned.onnx"
-        write_probe(reference, self._reference_file, self.activations)
-        write_probe(self._pruned.clone(), self._pruned_file, self.activations)
+        self.activations = common_activations(self._reference.graph, self._pruned.graph, plan.axes)
+        self._computed = {v.name or "": v for v in node_outputs(self._pruned.graph)}
         self.trials = [
             self._trial(number, mutants, outputs, tolerance)
             for number, mutants in enumerate(choose_mutants(self._pruned.graph, plan))
             if (outputs := self._reached(mutants[0].weight))
         ]
-        self._sizes = self._runnable_sizes()
+        self._sizes, shapes = self._runnable_sizes()
+        self._write(shapes)
 
     def _reached(self, weight: str) -> list[str]:
         return reached(self._pruned.graph.initializers[weight], self.activations)
@@ -131,10 +132,32 @@ class Comparison:
     def _trial(
         self, number: int, mutants: tuple[Mutant, ...], outputs: list[str], tolerance: float
     ) -> Trial:
-        inputs = sources(self._pruned.graph, outputs, self.activations)
+        inputs = sources((self._computed[name] for name in outputs), self.activations)
         file = self._folder / f"layer{number}.onnx"
         write_steps(self._pruned.clone(), file, outputs, inputs, [mutants[0].weight])
         return Trial(mutants, file, outputs, inputs, Errors(tolerance), mutants[0])
+
+    def _write(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Write both models whole, and where their activations are too large, in stages besides.
+
+        `shapes` has those that the reference leaves open.
+        """
+        both = (self._reference, "reference.onnx"), (self._pruned, "pruned.onnx")
+        cut = parts(
+            {
+                name: activation.size(shapes.get(name, activation.dims))
+                for name, activation in self.activations.items()
+            }
+        )
+        self._whole = list(self.activations)
+        self._stages: list[Stages] = []
+        if len(cut) > 1:
+            self._whole = self._outputs
+            made = [{v.name for v in node_outputs(model.graph)} for model, _ in both]
+            cut = [[name for name in part if all(name in m for m in made)] for part in cut]
+            self._stages = [Stages(model, self._folder / name, cut) for model, name in both]
+        for model, name in both:
+            write_probe(model.clone(), self._folder / name, self._whole)
 
     def distinct_feeds(self, seeds: int) -> int:
         """Return how many of `seeds` sample inputs differ: one where the user gave all inputs."""
@@ -152,15 +175,17 @@ class Comparison:
         Raises Unfinished.
         """
         feeds = self._prepared(feeds)
+        found: dict[str, float] = {}
         open_trials = [trial for trial in self.trials if not trial.errors.beyond]
         wanted = {name for trial in open_trials for name in (*trial.outputs, *trial.inputs)}
         remembered: Arrays = {}
-        for chunk in self._chunks(feeds):
-            kept = self._run_reference(feeds, chunk)
-            got = self._run_pruned(self._pruned_file, feeds, chunk)
-            for name in chunk:
-                errors.note(name, self._difference(name, got.pop(name), kept[name]))
-            remembered |= {name: kept[name] for name in wanted.intersection(chunk)}
+        for kept, got in self._both(feeds):
+            for name in kept:
+                error = self._difference(name, got.pop(name), kept[name])
+                found[name] = max(error, found.get(name, 0.0))
+            remembered |= {name: kept[name] for name in wanted.intersection(kept)}
+        for name in self.activations:
+            errors.note(name, found[name])
         for trial in open_trials:
             self._try(trial, feeds, remembered)
 
@@ -190,17 +215,58 @@ class Comparison:
         """
         feeds = self._prepared(feeds)
         file = self._folder / "steps.onnx"
-        for chunk in self._chunks(feeds):
-            names = [name for name in chunk if self.activations[name].computed]
-            cut = sources(self._pruned.graph, names, self.activations)
-            kept = self._run_reference(feeds, sorted({*names, *cut}))
+        needed = {name: self._sources(name) for name in self.activations}
+        waiting = Counter(source for cut in needed.values() for source in cut)
+        held: Arrays = {}
+        for kept in self._kept(feeds):
+            names = [name for name in kept if self.activations[name].computed]
+            held |= kept
+            cut = set[str]().union(*(needed[name] for name in names))
             write_steps(self._pruned.clone(), file, names, cut)
-            got = self._run_steps(file, feeds | {name: kept[name] for name in cut}, names)
+            got = self._run_steps(file, feeds | {name: held[name] for name in cut}, names)
             for name in names:
                 error = self._difference(name, got[name], kept[name])
                 axes = {1, *self.activations[name].masks}
                 quiet = channel_error(got.pop(name), kept[name], axes) if error < np.inf else 0.0
                 errors.note(name, max(error, QUIET * quiet))
+                waiting.subtract(needed[name])
+            held = {name: array for name, array in held.items() if waiting[name]}
+
+    def _both(self, feeds: Arrays) -> Iterator[tuple[Arrays, Arrays]]:
+        """Yield activations of the reference, their kept part, and those of the pruned graph.
+
+        What a run of the whole models has, then, if that is not all, one part after another.
+        """
+        pruned = self._folder / "pruned.onnx"
+        yield self._whole_kept(feeds), self._run_pruned(pruned, feeds, self._whole)
+        if self._stages:
+            reference, compacted = self._stages
+            for values in zip(
+                reference.run(self._run_base, feeds),
+                compacted.run(self._run_pruned, feeds),
+                strict=True,
+            ):
+                yield self._cut(values[0]), values[1]
+
+    def _kept(self, feeds: Arrays) -> Iterator[Arrays]:
+        """Yield the kept part of the reference's activations, each once, in their order."""
+        if not self._stages:
+            yield self._whole_kept(feeds)
+        else:
+            yield from map(self._cut, self._stages[0].run(self._run_base, feeds))
+
+    def _whole_kept(self, feeds: Arrays) -> Arrays:
+        return self._cut(self._run_base(self._folder / "reference.onnx", feeds, self._whole))
+
+    def _cut(self, values: Arrays) -> Arrays:
+        """Return the kept part of activations of the reference; empties `values`."""
+        return {name: take(values.pop(name), self.activations[name].masks) for name in list(values)}
+
+    def _sources(self, name: str) -> set[str]:
+        """Return the activations that the pruned graph computes one from."""
+        if not self.activations[name].computed:
+            return set()
+        return sources([self._computed[name]], self.activations)
 
     def _run_steps(self, file: Path, given: Arrays, names: Sequence[str]) -> Arrays:
         got = self._run_pruned(file, given, [step_name(name) for name in names])
@@ -215,14 +281,9 @@ class Comparison:
         except RunnerError as error:
             raise Unfinished(f"the pruned model does not run: {self._text(error)}") from error
 
-    def _run_reference(self, feeds: Arrays, names: Sequence[str]) -> Arrays:
-        """Return the kept part of activations of the reference."""
-        values = self._run_base(feeds, names)
-        return {name: take(values.pop(name), self.activations[name].masks) for name in names}
-
-    def _run_base(self, feeds: Arrays, names: Sequence[str]) -> Arrays:
+    def _run_base(self, file: Path, feeds: Arrays, names: Sequence[str]) -> Arrays:
         try:
-            return self._runner.run(self._reference_file, feeds, names)
+            return self._runner.run(file, feeds, names)
         except RunnerCrashed as error:
             raise Unfinished(f"the masked base does not run: {self._text(error)}") from error
         except RunnerError as error:
@@ -236,17 +297,38 @@ class Comparison:
         """Return what the runner said, without the temporary folder."""
         return error.reason.replace(f"{self._folder}/", "")
 
-    def _runnable_sizes(self) -> Sizes:
-        """Return the first sizes for open axes that the base runs with."""
+    def _runnable_sizes(self) -> tuple[Sizes, dict[str, tuple[int, ...]]]:
+        """Return the first sizes for open axes that the base runs with.
+
+        And the shapes that activations of open shape have then, on the first sample input.
+        """
         given = {*self._context.shapes, *(self._context.feeds or {})}
-        outputs = [v.name for v in self._base.graph.outputs if v.name in self.activations]
-        for sizes in LADDER if open_inputs(self._base.graph) - given else ():
+        opened = open_inputs(self._base.graph) - given
+        inner = [
+            name
+            for name, activation in self.activations.items()
+            if activation.open and name not in self._outputs
+        ]
+        if not opened and not inner:
+            return Sizes(), {}
+        file = self._folder / "shapes.onnx"
+        write_shapes(self._reference.clone(), file, inner)
+        failure: IrpruneError | None = None
+        for sizes in LADDER if opened else (Sizes(),):
             try:
-                self._run_base(self._prepared(self._feeds(0, sizes)), outputs)
-            except IrpruneError:
+                feeds = self._prepared(self._feeds(0, sizes))
+                found = self._run_base(file, feeds, [*self._outputs, *map(shape_name, inner)])
+            except IrpruneError as error:
+                failure = failure or error
                 continue
-            return sizes
-        return Sizes()
+            shapes = {name: found[name].shape for name in self._outputs}
+            return sizes, shapes | {n: tuple(found[shape_name(n)].tolist()) for n in inner}
+        assert failure is not None, "there are sizes to try"
+        raise failure
+
+    @property
+    def _outputs(self) -> list[str]:
+        return [v.name or "" for v in self._base.graph.outputs if v.name in self.activations]
 
     def _prepared(self, feeds: Arrays) -> Arrays:
         return widened(feeds) if self._half else feeds
@@ -256,25 +338,6 @@ class Comparison:
         return make_feeds(
             self._base, context.shapes, context.seed + seed, context.feeds, seed, sizes
         )
-
-    def _chunks(self, feeds: Arrays) -> Iterator[list[str]]:
-        """Cut the names of the activations into parts that fit into memory."""
-        inputs = [(dims_of(v) or (), feeds[v.name or ""]) for v in graph_inputs(self._base.graph)]
-        symbols = {
-            dim: length
-            for dims, array in inputs
-            for dim, length in zip(dims, array.shape, strict=False)
-            if isinstance(dim, str)
-        }
-        chunk: list[str] = []
-        elements = 0
-        for name, activation in self.activations.items():
-            elements += activation.elements(symbols)
-            if chunk and elements > _CHUNK_ELEMENTS:
-                yield chunk
-                chunk, elements = [], activation.elements(symbols)
-            chunk.append(name)
-        yield chunk
 
 
 def difference(got: Array, want: Array, rounded: bool) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from irprune.ops import bodies
 from irprune.proof.activations import inputs_of, node_outputs
 
 HALF = frozenset((ir.DataType.FLOAT16, ir.DataType.BFLOAT16))
@@ -74,6 +75,26 @@ def write_probe(model: ir.Model, path: Path, exposed: Iterable[str]) -> None:
     _save(model, path)
 
 
+def write_shapes(model: ir.Model, path: Path, names: Sequence[str]) -> None:
+    """Write a model file with the shapes of activations, named by `shape_name`, as outputs too.
+
+    Changes `model`.
+    """
+    graph = model.graph
+    produced = {value.name: value for value in node_outputs(graph)}
+    for name in names:
+        node = ir.node("Shape", [produced[name]])
+        node.outputs[0].name = shape_name(name)
+        node.outputs[0].dtype = ir.DataType.INT64
+        graph.append(node)
+    write_probe(model, path, [shape_name(name) for name in names])
+
+
+def shape_name(name: str) -> str:
+    """Return the name of an activation's shape in a file of shapes."""
+    return f"irprune_shape/{name}"
+
+
 def write_steps(
     model: ir.Model,
     path: Path,
@@ -101,6 +122,8 @@ def write_steps(
     graph.outputs.extend(produced[name] for name in names)
     for node in reversed(list(graph)):
         if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            for inner in (n for body in bodies(node) for n in body.all_nodes()):
+                inner.resize_inputs(0)  # else what it reads would seem to be needed
             graph.remove(node, safe=True)
     for value in list(graph.initializers.values()):
         if not value.uses():
@@ -114,12 +137,11 @@ def step_name(name: str) -> str:
     return f"irprune_step/{name}"
 
 
-def sources(graph: ir.Graph, names: Iterable[str], known: Collection[str]) -> set[str]:
-    """Return the activations in `known` that the node outputs `names` are computed from."""
-    produced = {value.name or "": value for value in node_outputs(graph)}
+def sources(values: Iterable[ir.Value], known: Collection[str]) -> set[str]:
+    """Return the activations in `known` that node outputs are computed from."""
     found: set[str] = set()
     seen: set[ir.Node] = set()
-    stack = [produced[name].producer() for name in names]
+    stack = [value.producer() for value in values]
     while stack:
         node = stack.pop()
         if node is None or node in seen:

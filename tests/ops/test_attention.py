@@ -256,6 +256,8 @@ def test_rotations_stay_exact(
         order = sorted(2 * first) if interleaved else 2 * first
         order += range(pairs, pairs + rest)
         assert row == [k + 1 for k in order] * (count if rank == 3 else 1)
+        free = trial.channels.of(value_of(trial.model, "p.w"))[1]
+        assert len(np.unique(free)) == pairs + rest * (count if rank == 3 else 1)
         last = len(shape) - 1
         cos, sin = ties(trial.model, ("cos", last), ("sin", last))
         assert cos == sin == [k + 1 for k in first]

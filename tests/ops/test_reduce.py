@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from norm_nets import check_gathered
-from strategies import Dim, Net, batches, check_random_plan, seeds, ties, why
+from strategies import Dim, Net, batches, check_random_plan, seeds, ties, value_of, why
 
 from irprune.channels import analyse
 from irprune.ops.reduce import ArgExtremum, ReduceSum, Reduction
@@ -148,3 +148,45 @@ def test_random_statistics_over_channels_lose_some(
     net.op("Tanh", "c", name="y")
     trial = check_gathered(net.model(), seed, (kind,))
     assert all(ties(trial.model, ("p.w", 0), channels=trial.channels)[0])
+
+
+@given(
+    kind=st.sampled_from(["ReduceSum", "ReduceL2", "ReduceMax", "ReduceMean"]),
+    axes=st.sampled_from([[3], [2], [1], [1, 3], [2, 3]]),
+    keepdims=st.booleans(),
+    heads=st.integers(2, 3),
+    width=st.integers(2, 4),
+    batch=batches,
+    opset=st.sampled_from([9, 11, 18]),
+    seed=seeds,
+)
+def test_random_statistics_within_heads_lose_different_channels(
+    kind: str,
+    axes: list[int],
+    keepdims: bool,
+    heads: int,
+    width: int,
+    batch: Dim,
+    opset: int,
+    seed: int,
+) -> None:
+    """Unless they mix the heads, or the proof could not gather what each head keeps."""
+    net = Net(opset, seed)
+    size = heads * width
+    x = net.op("Reshape", net.tokens(size, batch), net.ints(0, 0, heads, width), name="h")
+    _reduce(net, kind, net.op("Softplus", x), axes, keepdims=int(keepdims))
+    rank = 4 if keepdims else 4 - len(axes)
+    net.op("Tanh", "c", name="t")
+    if keepdims:
+        merged = net.op("Reshape", net.op("Mul", "h", "t"), net.ints(0, 0, size))
+        net.consume(merged, 3, 2, size, name="y")
+    elif 3 in axes:
+        net.op("Tanh", "t", name="y")
+    else:
+        net.consume("t", rank, rank - 1, width, name="y")
+    trial = check_gathered(net.model(), seed, ("inexact",))
+    classes = trial.channels.of(value_of(trial.model, "p.w"))[1]
+    assert classes is not None and classes.all()
+    shared = not keepdims and 3 not in axes  # the last weight is the same for all heads
+    free = opset >= 11 and 2 not in axes and not shared
+    assert len(set(classes.tolist())) == (size if free else width)

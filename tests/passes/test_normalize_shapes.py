@@ -180,6 +180,21 @@ def test_a_scale_from_the_file_may_meet_a_length(parse: Parse, same: Same) -> No
     assert str(after.ir.graph.outputs[0].shape) == "[N,3,A,B]"
 
 
+def test_a_number_of_rank_0_may_stand_twice_in_a_row(parse: Parse, same: Same) -> None:
+    """As in the table of positions of a window whose size is computed: Reshape to (n, n, -1)."""
+    model = parse("""g (float[N, 100] x) => (float[A, B, C] y)
+        <int64 zero = {0}, int64 one = {1}, int64[1] front = {0}, int64[1] rest = {-1}> {
+        s = Shape(x)
+        a = Gather(s, zero)
+        n = Sub(a, one)
+        first = Unsqueeze(n, front)
+        second = Unsqueeze(n, front)
+        target = Concat<axis = 0>(first, second, rest)
+        y = Reshape(x, target)
+    }""")
+    same(model, normalize(model), feeds={"x": np.ones((3, 100), np.float32)})
+
+
 def test_a_late_shape_follows_from_an_early_fold(parse: Parse, same: Same) -> None:
     """Each split depends on shapes that only the fold before it makes known."""
     steps = "\n".join(

@@ -18,7 +18,7 @@ from irprune.channels import analyse
 from irprune.errors import IrpruneError
 from irprune.model import Model
 from irprune.passbase import Context
-from irprune.plan import Plan
+from irprune.plan import Balanced, Plan
 from irprune.proof import agreement
 from irprune.proof.compare import Comparison, Errors
 from irprune.proof.prover import Proof, prove
@@ -162,6 +162,37 @@ def test_torn_plans_are_refused(change: dict[str, dict[int, Array]], message: st
     masked_reference(net.model().ir, Plan(axes))
     with pytest.raises(IrpruneError, match=f"c.GroupNormalization .*{message}"):
         masked_reference(net.model().ir, Plan({**axes, **change}))
+
+
+def test_what_rows_share_must_keep_the_same() -> None:
+    """Rows of a statistic are gathered one by one, but not what they have in common."""
+    net = NormNet(23)
+    net.op("Neg", net.input(2, 3, 6), name="a")
+    net.op("Relu", net.op("RMSNormalization", "a", net.weight(6, name="scale"), name="c"), name="y")
+    kept = Balanced((1,), np.array([KEPT, FRONT, KEPT]))
+    plan = Plan({"a": {2: kept}, "scale": {0: KEPT}, "c": {2: kept}})
+    with pytest.raises(IrpruneError, match="different positions of a and scale"):
+        masked_reference(net.model().ir, plan)
+    net = NormNet(13)
+    net.op("Neg", net.input(2, 3, 6), name="a")
+    net.op("ReduceMax", "a", name="y", axes=[1, 2], keepdims=0)
+    with pytest.raises(IrpruneError, match="different positions per row .* one statistic over"):
+        masked_reference(net.model().ir, Plan({"a": {2: kept}}))
+
+
+def test_every_row_of_a_statistic_is_gathered_by_itself() -> None:
+    net = NormNet(13)
+    net.op("Neg", net.input("N", 3, 6), name="a")
+    net.op("Relu", net.op("LpNormalization", "a", name="c"), name="y")
+    rows = np.array([KEPT, FRONT, ~FRONT | (np.arange(6) < 2)])
+    plan = Plan({name: {2: Balanced((1,), rows)} for name in "ac"})
+    x = net.random.normal(size=(2, 3, 6)).astype(np.float32)
+    found = run(proto_of(Model.from_ir(masked_reference(net.model().ir, plan))), {"x": x})["c"]
+    for row, kept in enumerate(rows):
+        part = -x[:, row, kept]
+        wanted = part / np.linalg.norm(part, axis=1, keepdims=True)
+        np.testing.assert_allclose(found[:, row, kept], wanted, rtol=1e-5)
+    assert not found[:, ~rows].any()
 
 
 # What the proof notices

@@ -138,20 +138,64 @@ def test_shapes_that_the_user_gave_are_used(context: Context) -> None:
     assert proof.feeds["x"]["shape"] == [3, 3, 7, 9]
 
 
+class Watched:
+    """A runner that notes how many bytes each run exposes, as a file and as what is fetched."""
+
+    def __init__(self, runner: Any) -> None:
+        self.runner = runner
+        self.files: list[str] = []
+        self.exposed: list[int] = []
+
+    def run(
+        self, model: Path, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None,
+        *, optimize: bool = False,
+    ) -> Arrays:  # fmt: skip
+        everything: Arrays = self.runner.run(model, feeds, None, optimize=optimize)
+        self.files.append(model.name)
+        self.exposed.append(sum(array.nbytes for array in everything.values()))
+        return everything if outputs is None else {name: everything[name] for name in outputs}
+
+
+@pytest.mark.parametrize("opened", [False, True])
 def test_large_activations_are_compared_in_parts(
-    context: Context, monkeypatch: pytest.MonkeyPatch
+    opened: bool, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("irprune.proof.compare._CHUNK_ELEMENTS", 300)
-    assert prove(*pruned(layers().model()), context).verdict == "proved"
+    """The same verdict, errors and mutants as in one run, and no run exposes more than allowed."""
+    assert context.runner is not None
+    case = pruned((layers("H", "W") if opened else layers()).model())
+    whole, cut = Watched(context.runner()), Watched(context.runner())
+    expected = prove(*case, Context(runner=lambda: whole))
+    side = 62 if opened else 4
+    limit = 2 * 8 * side * side * 4  # the largest activation
+    monkeypatch.setattr("irprune.proof.parts.PART_BYTES", limit)
+    assert prove(*case, Context(runner=lambda: cut)) == expected
+    assert expected.verdict == "proved"
+    stages = [n for name, n in zip(cut.files, cut.exposed, strict=True) if "stage" in name]
+    assert len(stages) == 3 * 2 * 4 and max(stages) <= 2 * limit < max(whole.exposed)
+    assert not any("stage" in name for name in whole.files)
 
 
-def test_rounding_that_adds_up_is_told_from_mistakes(context: Context) -> None:
-    """The sine of thousands is exact to a thousandth only, but exact for its own argument."""
+def test_rounding_is_found_in_parts_too(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = pruned(_sines().model())
+    expected = prove(*case, context)
+    monkeypatch.setattr("irprune.proof.parts.PART_BYTES", 2 * 9 * 500 * 4)
+    assert prove(*case, context) == expected
+    assert expected.accumulated is not None
+    bypass(case[1], "t")
+    assert prove(*case, context).verdict == "failed"
+
+
+def _sines() -> Net:
     net = Net()
     net.op("Tanh", net.linear(net.input("N", 9, 3), 3, 500, name="a"), name="t")
     total = net.op("ReduceSum", "t", net.ints(-1))
     net.op("Sin", net.op("Mul", total, net.constant(np.float32(1000))), name="y")
-    base, small, plan = pruned(net.model())
+    return net
+
+
+def test_rounding_that_adds_up_is_told_from_mistakes(context: Context) -> None:
+    """The sine of thousands is exact to a thousandth only, but exact for its own argument."""
+    base, small, plan = pruned(_sines().model())
     proof = prove(base, small, plan, context)
     assert proof.verdict == "proved", proof
     assert proof.accumulated is not None and proof.accumulated > 1e-4
