@@ -1,4 +1,4 @@
-"""Caffe's networks: text, weights and solvers, into the graph IR."""
+"""Caffe: networks and solvers in protobuf text format, weights in the wire format."""
 
 from __future__ import annotations
 

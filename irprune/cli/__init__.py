@@ -30,9 +30,8 @@ def main() -> None:
 
 
 COMMANDS = (
-    *(run, iterate, report, inspect, explain, verify, apply, bench, device, passes),
-    *(subspace, specs),
-)
+    run, iterate, report, inspect, explain, verify, apply, bench, device, passes, subspace, specs,
+)  # fmt: skip
 
 for command in COMMANDS:
     main.add_command(command)
