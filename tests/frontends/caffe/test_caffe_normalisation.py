@@ -69,11 +69,13 @@ def test_lrn_across_channels() -> None:
     close(apply("LRN", body, X), X / (2 + 0.6 / 3 * total) ** 0.75)
 
 
-def test_lrn_within_a_channel() -> None:
-    squares = np.pad(X**2, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    total = sum(squares[:, :, i : i + 4, j : j + 4] for i in range(3) for j in range(3))
-    body = "lrn_param { local_size: 3 alpha: 0.6 beta: 0.75 norm_region: WITHIN_CHANNEL }"
-    close(apply("LRN", body, X), X / (1 + 0.6 / 9 * total) ** 0.75)
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_lrn_within_a_channel(size: int) -> None:
+    pad = size // 2
+    squares = np.pad(X**2, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    total = sum(squares[:, :, i : i + 4, j : j + 4] for i in range(size) for j in range(size))
+    body = f"lrn_param {{ local_size: {size} alpha: 0.6 beta: 0.75 norm_region: WITHIN_CHANNEL }}"
+    close(apply("LRN", body, X), X / (1 + 0.6 / size**2 * total) ** 0.75)
 
 
 @pytest.mark.parametrize("shared", ["true", "false"])
