@@ -98,6 +98,14 @@ def test_parameters_are_initializers() -> None:
         imported(PARAMETER.replace("dim: 2 dim: 3 } } }", "dim: 0 dim: 3 } } }"))
 
 
+def test_vectors_of_parameters_start_at_zero() -> None:
+    text = """input: "x" input_shape { dim: 3 }
+        layer { name: "p" type: "Parameter" top: "w" parameter_param { shape { dim: 3 } } }
+        layer { name: "s" type: "Eltwise" bottom: "x" bottom: "w" top: "y" }"""
+    x = random(3)
+    close(run(imported(text), {"x": x})["y"], x)
+
+
 def test_what_silence_takes_is_no_output() -> None:
     text = """input: "x" input_shape { dim: 1 dim: 4 }
         layer { name: "cut" type: "Slice" bottom: "x" top: "a" top: "b" }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from caffe_run import apply, close, imported, random, run
+from caffe_run import apply, apply_all, close, imported, random, run
 
 from irprune.errors import IrpruneError
 
@@ -69,11 +69,13 @@ def test_lrn_across_channels() -> None:
     close(apply("LRN", body, X), X / (2 + 0.6 / 3 * total) ** 0.75)
 
 
-def test_lrn_within_a_channel() -> None:
-    squares = np.pad(X**2, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    total = sum(squares[:, :, i : i + 4, j : j + 4] for i in range(3) for j in range(3))
-    body = "lrn_param { local_size: 3 alpha: 0.6 beta: 0.75 norm_region: WITHIN_CHANNEL }"
-    close(apply("LRN", body, X), X / (1 + 0.6 / 9 * total) ** 0.75)
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_lrn_within_a_channel(size: int) -> None:
+    pad = size // 2
+    squares = np.pad(X**2, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    total = sum(squares[:, :, i : i + 4, j : j + 4] for i in range(size) for j in range(size))
+    body = f"lrn_param {{ local_size: {size} alpha: 0.6 beta: 0.75 norm_region: WITHIN_CHANNEL }}"
+    close(apply("LRN", body, X), X / (1 + 0.6 / size**2 * total) ** 0.75)
 
 
 @pytest.mark.parametrize("shared", ["true", "false"])
@@ -129,12 +131,68 @@ def test_lrn_defaults() -> None:
     close(apply("LRN", "", X), X / (1 + 1 / 5 * total) ** 0.75)
 
 
-@pytest.mark.parametrize(("across", "axes"), [("true", (1, 2, 3)), ("false", (2, 3))])
+@pytest.mark.parametrize(
+    ("across", "axes"),
+    [("across_channels: true", (1, 2, 3)), ("across_channels: false", (2, 3)), ("", (2, 3))],
+)
 @pytest.mark.parametrize("eps", [None, 0.5])
 def test_mvn(across: str, axes: tuple[int, ...], eps: float | None) -> None:
     centred = X - X.mean(axes, keepdims=True)
-    body = f"across_channels: {across} " + ("" if eps is None else f"eps: {eps}")
+    body = f"{across} " + ("" if eps is None else f"eps: {eps}")
     deviation = X.std(axes, keepdims=True) + (1e-9 if eps is None else eps)
     close(apply("MVN", f"mvn_param {{ {body} }}", X), centred / deviation)
     body += " normalize_variance: false"
     close(apply("MVN", f"mvn_param {{ {body} }}", X), centred)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "expected"),
+    [
+        ("BatchNorm", "", X / np.sqrt(1 + 1e-5)),
+        ("BatchNorm", "batch_norm_param { scale_bias: true }", X / np.sqrt(1 + 1e-5)),
+        (
+            "BatchNorm",
+            "batch_norm_param { scale_bias: true scale_filler { value: 2 } "
+            "bias_filler { value: 3 } }",
+            2 * X / np.sqrt(1 + 1e-5) + 3,
+        ),
+        ("BN", "", X / np.sqrt(1 + 1e-5)),
+        ("BN", "bn_param { slope_filler { value: 2 } bias_filler { value: 3 } eps: 3 }", X + 3),
+        ("BN", "bn_param { scale_filler { value: 2 } shift_filler { value: 3 } eps: 3 }", X + 3),
+        ("Normalize", "", X / np.sqrt((X**2).sum((1, 2, 3), keepdims=True))),
+        (
+            "Normalize",
+            "norm_param { scale_filler { value: 20 } across_spatial: false channel_shared: false }",
+            20 * X / np.sqrt((X**2).sum(1, keepdims=True)),
+        ),
+    ],
+)
+def test_without_weights_fillers_and_caffes_defaults_hold(
+    kind: str, body: str, expected: np.ndarray
+) -> None:
+    close(apply(kind, body, X), expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("BatchNorm", "", []),
+        ("BatchNorm", "batch_norm_param { use_global_stats: true }", []),
+        ("BatchNorm", "batch_norm_param { use_global_stats: false }", ["uses the stored stat"]),
+        ("BN", "bn_param { bn_mode: INFERENCE }", []),
+        ("BN", "bn_param { bn_mode: LEARN }", ["its bn_mode is LEARN"]),
+    ],
+)
+def test_statistics_of_training_are_told(kind: str, body: str, said: list[str]) -> None:
+    heard: list[str] = []
+    apply_all(kind, body, X, warn=heard.append)
+    assert len(heard) == len(said)
+    assert all(f"it ({kind}), line 1: {one}" in line for one, line in zip(said, heard, strict=True))
+
+
+@pytest.mark.parametrize(("factor", "told"), [(0.0, True), (1.0, False)])
+def test_untrained_statistics_are_told(factor: float, told: bool) -> None:
+    heard: list[str] = []
+    blobs = [random(6), np.abs(random(6)) + 1, np.full(1, factor, np.float32)]
+    apply_all("BatchNorm", "", X, blobs=blobs, warn=heard.append)
+    assert any("its scale factor is 0" in line for line in heard) is told

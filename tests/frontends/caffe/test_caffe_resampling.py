@@ -36,16 +36,21 @@ def test_interp(body: str, size: tuple[int, int], crop: int) -> None:
     close(apply("Interp", f"interp_param {{ {body} }}", X), interpolated(inner, *size))
 
 
-def test_reorg_as_darknet_has_it() -> None:
-    x = random(2, 8, 4, 6)
-    flat, y = x.reshape(2, -1), np.zeros((2, 8 * 4 * 6), np.float32)
-    for c in range(8):
-        for j in range(4):
-            for i in range(6):
-                offset = c // 2
-                column, row = i * 2 + offset % 2, j * 2 + offset // 2
-                y[:, i + 6 * (j + 4 * c)] = flat[:, column + 12 * (row + 8 * (c % 2))]
-    close(apply("Reorg", "reorg_param { stride: 2 }", x), y.reshape(2, 32, 2, 3))
+@pytest.mark.parametrize(("stride", "shape"), [(2, (2, 8, 4, 6)), (3, (1, 9, 3, 6))])
+def test_reorg_as_darknet_has_it(stride: int, shape: tuple[int, int, int, int]) -> None:
+    x = random(*shape)
+    images, channels, height, width = shape
+    few = channels // stride**2
+    flat, y = x.reshape(images, -1), np.zeros((images, x[0].size), np.float32)
+    for c in range(channels):
+        for j in range(height):
+            for i in range(width):
+                offset = c // few
+                column, row = i * stride + offset % stride, j * stride + offset // stride
+                source = column + width * stride * (row + height * stride * (c % few))
+                y[:, i + width * (j + height * c)] = flat[:, source]
+    expected = y.reshape(images, channels * stride**2, height // stride, width // stride)
+    close(apply("Reorg", f"reorg_param {{ stride: {stride} }}", x), expected)
 
 
 def test_unpooling_puts_maxima_where_they_came_from() -> None:
@@ -72,6 +77,8 @@ def test_interp_of_rectangles() -> None:
     close(y, interpolated(x[:, :, 1:, 1:], 4, 4))
     y = apply("Interp", "interp_param { height: 4 width: 4 pad_end: -1 }", x)
     close(y, interpolated(x[:, :, :-1, :-1], 4, 4))
+    y = apply("Interp", "interp_param { zoom_factor: 2 pad_beg: -1 pad_end: -1 }", x)
+    close(y, interpolated(x[:, :, 1:-1, 1:-1], 1, 5))
 
 
 @pytest.mark.parametrize(
@@ -87,6 +94,13 @@ def test_interp_of_rectangles() -> None:
 def test_upsample_repeats_pixels(body: str, size: tuple[int, int]) -> None:
     expected = X.repeat(size[0] // 4, 2).repeat(size[1] // 4, 3)
     close(apply("Upsample", f"upsample_param {{ {body} }}", X), expected)
+
+
+def test_upsample_of_rectangles() -> None:
+    x = random(1, 2, 3, 5)
+    close(apply("Upsample", "", x), x.repeat(2, 2).repeat(2, 3))
+    body = "upsample_param { scale_h: 3 scale_w: 2 }"
+    close(apply("Upsample", body, x), x.repeat(3, 2).repeat(2, 3))
 
 
 def test_upsample_bilinear() -> None:
