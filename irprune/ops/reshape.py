@@ -92,6 +92,8 @@ def factorise(walk: Walk, joint: Labels, dims: Sequence[int], key: str) -> list[
     """
     axes: list[Labelled] = [np.zeros(d, np.int64) for d in dims]
     long = [k for k, d in enumerate(dims) if d > 1]
+    if not joint.size:  # nothing at all lies along these axes
+        return axes
     if not long:
         walk.pin(joint, "becomes an axis of one position")
         return axes

@@ -128,6 +128,18 @@ def test_constant_places_that_are_written_stay_exact(
         assert other == [written[k] for k in places.ravel()]
 
 
+@given(width=st.integers(1, 5), seed=seeds)
+def test_writing_nothing_stays_exact(width: int, seed: int) -> None:
+    """What a mask of windows that are not shifted writes: an empty slice."""
+    net = Net(seed=seed)
+    nowhere = net.constant(np.zeros((0, 5, 2), np.int64))
+    updates = net.constant(np.zeros((0, 5, width), np.float32))
+    net.op("ScatterND", net.tokens(width, 2), nowhere, updates, name="c")
+    net.consume("c", 3, 2, width)
+    trial = check_random_plan(net.model(), seed)
+    assert all(ties(trial.model, ("p.w", 1))[0])
+
+
 @pytest.mark.parametrize("computed", [False, True])
 @given(width=st.integers(1, 5), seed=seeds)
 def test_written_slices_stay_exact(computed: bool, width: int, seed: int) -> None:
