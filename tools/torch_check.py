@@ -43,7 +43,8 @@ SIZES = {
 }
 """Heights and widths of torchvision's photos here (0: as in `zoo_models`), 64 where no name fits:
 what is checked does not depend on the size, which the network's own makes slower by ten.
-EfficientNets end in maps so small that, at 64, BatchNorm statistics of them magnify rounding."""
+Networks that would end in maps of a few positions have larger ones: statistics that BatchNorm
+takes over so few numbers may be near 0, and then magnify rounding."""
 
 
 @dataclass
