@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.choice.budgeted import Budgeted, Choice, Worth
 from irprune.passes.choice.candidates import Candidates
-from irprune.passes.choice.measured import Correction, Stopwatch, triple
+from irprune.passes.choice.measured import Correction, Stopwatch
 from irprune.passes.choice.offer import Offer
 from irprune.passes.choice.targets import LEAST, Target, What
 from irprune.passes.scores.importance import Importance
@@ -104,24 +105,23 @@ def _counted(
     whole: Mapping[str, float],
     alignments: Sequence[int | None],
 ) -> tuple[Choice, int | None]:
-    return _first(budgeted, bounds, whole, alignments, lambda align: budgeted.choose(bounds, align))
+    for align in alignments:
+        choice = budgeted.choose(bounds, align)
+        if choice is not None:
+            return choice, align
+    raise _too_much(budgeted, bounds, whole, alignments[-1])
 
 
-def _first(
+def _too_much(
     budgeted: Budgeted,
     bounds: Mapping[What, float],
     whole: Mapping[str, float],
-    alignments: Sequence[int | None],
-    choose: Callable[[int | None], Choice | None],
-) -> tuple[Choice, int | None]:
-    """Return the choice of the first alignment that has one."""
-    for align in alignments:
-        choice = choose(align)
-        if choice is not None:
-            return choice, align
-    least = budgeted.least(bounds, alignments[-1]).costs
+    align: int | None,
+) -> IrpruneError:
+    """Return the error that says that even the least is too much, and how much it is."""
+    least = budgeted.least(bounds, align).costs
     reach = ", ".join(f"{what}={least[what] / whole[what]:.3f}" for what in bounds)
-    raise IrpruneError(
+    return IrpruneError(
         f"{', '.join(bounds)} cannot be reached together: the least is {reach} of the original",
         mend="ask for more, or relax align, min and skip",
     )
@@ -137,39 +137,41 @@ def _fastest(
     record: dict[str, Any],
     context: Context,
 ) -> tuple[Choice, int | None]:
-    """Take the fastest choice of a count by the device's model; measure it where it is at hand."""
+    """Take the fastest choice of a count: as measured where the device is at hand, or predicted."""
     ((what, bound),) = bounds.items()
-    choice, align = _first(
-        budgeted, bounds, whole, alignments, lambda align: budgeted.fastest(what, bound, align)
-    )
-    record["latency"] = {
-        "target": LEAST,
-        "device": device.name,
-        "predicted": choice.costs["latency"] / budgeted.whole["latency"],
-        "measured": None,
-        "steps": [],
+    # The widths that the device rewards most, and the finest: stairs differ from layer to layer.
+    ends = dict.fromkeys((alignments[0], alignments[-1]))
+    found = [(budgeted.fastest(what, bound, align), align) for align in ends]
+    made = [(choice, align) for choice, align in found if choice is not None]
+    if not made:
+        raise _too_much(budgeted, bounds, whole, alignments[-1])
+    whole_s = budgeted.whole["latency"]
+    latency: dict[str, Any] = {"target": LEAST, "device": device.name, "measured": None}
+    record["latency"] = latency
+    if not isinstance(device, HostDevice):
+        choice, align = min(made, key=lambda pair: pair[0].costs["latency"])
+        latency |= {"predicted": choice.costs["latency"] / whole_s, "steps": []}
+        return choice, align
+    with _stopwatch(prunable, device, context) as watch:
+        tried = [(watch.time(choice, whole_s, long=True), align) for choice, align in made]
+    context.report[KEY] = record
+    latency |= {
+        "threads": device.threads,
+        "provider": device.provider,
+        "steps": [step.to_json() for step, _ in tried],
     }
-    if isinstance(device, HostDevice):
-        with _stopwatch(prunable, device, context) as watch:
-            row, before = watch.time(choice.keep, long=True)
-        ratio = row.ratio
-        if ratio is None:
-            raise CheckFailed(f"latency={LEAST}: the choice does not run: {row.error}")
-        record["latency"] |= {
-            "threads": device.threads,
-            "provider": device.provider,
-            "measured": triple(ratio),
-            "latency_s": triple(row.latency),
-            "original_s": triple(before),
-        }
-        context.report[KEY] = record
-        if ratio.low > 1:
-            raise CheckFailed(
-                f"latency={LEAST}: the choice is slower than the original: {ratio.value:.3f} "
-                f"[{ratio.low:.3f}, {ratio.high:.3f}]",
-                mend=f"ask for a lower {what}",
-            )
-    return choice, align
+    best, align = min(tried, key=lambda pair: pair[0].ratio.value if pair[0].ratio else inf)
+    if best.ratio is None:
+        raise CheckFailed(f"latency={LEAST}: no choice runs: {best.error}")
+    latency |= best.found()
+    if best.ratio.low > 1:
+        low, high = best.ratio.low, best.ratio.high
+        raise CheckFailed(
+            f"latency={LEAST}: the choice is slower than the original: {best.ratio.value:.3f} "
+            f"[{low:.3f}, {high:.3f}]",
+            mend=f"ask for a lower {what}",
+        )
+    return best.choice, align
 
 
 def _stopwatch(prunable: Candidates, device: HostDevice, context: Context) -> Stopwatch:
@@ -206,13 +208,7 @@ def _timed(
             found, align = correction.run()
         finally:
             record["latency"]["steps"] = [tried.to_json() for tried in correction.tried]
-    record["latency"] |= {
-        "predicted": found.predicted,
-        "measured": triple(found.ratio),
-        "within_tolerance": found.near(correction.wanted),
-        "latency_s": triple(found.latency),
-        "original_s": triple(found.original),
-    }
+    record["latency"] |= {**found.found(), "within_tolerance": found.near(correction.wanted)}
     return found.choice, align
 
 

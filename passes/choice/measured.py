@@ -20,8 +20,7 @@ from irprune.passbase import Context
 from irprune.passes.choice.budgeted import Bounds, Budgeted, Choice
 from irprune.passes.choice.candidates import Candidates
 from irprune.passes.choice.targets import Target
-from irprune.plan import Mask
-from irprune.protocols import Bencher, BenchSettings, Estimate, HostDevice, LatencyRow
+from irprune.protocols import Bencher, BenchSettings, Estimate, HostDevice
 
 TOLERANCE = 0.015
 """How far the measured ratio may lie from the target."""
@@ -50,6 +49,15 @@ class Tried:
     def near(self, wanted: float) -> bool:
         """Return whether the measured ratio lies within the tolerance."""
         return self.ratio is not None and abs(self.ratio.value - wanted) <= TOLERANCE
+
+    def found(self) -> dict[str, Any]:
+        """Return what the report records of the candidate that is taken."""
+        return {
+            "predicted": self.predicted,
+            "measured": triple(self.ratio),
+            "latency_s": triple(self.latency),
+            "original_s": triple(self.original),
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return what the report records of a step."""
@@ -99,17 +107,23 @@ class Stopwatch:
             raise IrpruneError(f"the original cannot be timed: {row.error}")
         return row.latency
 
-    def time(self, keep: Mask, *, long: bool) -> tuple[LatencyRow, Estimate | None]:
-        """Return a plan's row and the original's latency; `long` measures more precisely."""
+    def time(self, choice: Choice, whole_s: float, *, long: bool) -> Tried:
+        """Measure a choice; `long` does it more precisely.
+
+        `whole_s` is the predicted latency of the original.
+        """
         path = Path(self._folder.name) / "candidate.onnx"
-        self._prunable.write(keep, path)
+        self._prunable.write(choice.keep, path)
         settings = self._settings
         if long:
             settings = replace(settings, precision=0.006, limit_s=20, processes=6)
-        rows = self._bencher.bench([self._original, path], self._prunable.feeds, settings).rows
-        if rows[0].error is not None:
-            raise IrpruneError(f"the original cannot be timed: {rows[0].error}")
-        return rows[1], rows[0].latency
+        first, row = self._bencher.bench(
+            [self._original, path], self._prunable.feeds, settings
+        ).rows
+        if first.error is not None:
+            raise IrpruneError(f"the original cannot be timed: {first.error}")
+        predicted = choice.costs["latency"] / whole_s
+        return Tried(choice, predicted, row.ratio, row.latency, first.latency, row.error)
 
 
 class Correction:
@@ -209,11 +223,9 @@ class Correction:
         return found.near(self.wanted) and found.ratio.low <= 1
 
     def _tried(self, choice: Choice, *, long: bool) -> Tried:
-        row, original = self._watch.time(choice.keep, long=long)
-        ratio, predicted = row.ratio, choice.costs["latency"] / self.whole_s
-        found = Tried(choice, predicted, ratio, row.latency, original, row.error)
+        found = self._watch.time(choice, self.whole_s, long=long)
         self.tried.append(found)
-        said = row.error
+        said, ratio = found.error, found.ratio
         if ratio is not None:
             said = f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
         self._context.log(
