@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import statistics
 import sys
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from accuracy import SHARED, batches, test_images
-from latency_targets import INEXACT, MODELS, log, measured
+from latency_targets import INEXACT, log, measured, parser_of
 
 from irprune import api
 from irprune.atomic import write_text
@@ -163,12 +162,7 @@ def document(rows: dict[str, Row]) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    home = os.environ.get("IRPRUNE_ZOO", "~/.cache/irprune/zoo")
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--zoo", type=Path, default=Path(home).expanduser(), metavar="DIR")
-    parser.add_argument("--models", nargs="*", default=list(MODELS), metavar="NAME")
+    parser = parser_of(__doc__)
     parser.add_argument("--trained", nargs="*", default=["resnet20", "resnet56"], metavar="NAME")
     parser.add_argument("--target", type=float, default=0.5)
     parser.add_argument("--targets", nargs="*", type=float, default=[0.9, 0.8, 0.7, 0.6])
@@ -176,8 +170,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=8, help="seconds per measurement")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--data", type=Path, default=Path.home() / ".cache" / "irprune")
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="read and written")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the markdown here")
     return parser.parse_args()
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import shlex
 import statistics
 import sys
@@ -27,7 +26,7 @@ import torch
 import torch_pruning as tp
 import zoo_export
 import zoo_models
-from latency_targets import INEXACT, MODELS, log, measured
+from latency_targets import INEXACT, log, measured, parser_of
 from rivals_tools import Network
 from torch import nn
 
@@ -162,12 +161,7 @@ def document(rows: dict[str, Row], options: str) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    home = os.environ.get("IRPRUNE_ZOO", "~/.cache/irprune/zoo")
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--zoo", type=Path, default=Path(home).expanduser(), metavar="DIR")
-    parser.add_argument("--models", nargs="*", default=list(MODELS), metavar="NAME")
+    parser = parser_of(__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--options", default="latency=least device=auto", help="further options of prune"
@@ -175,8 +169,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=20, help="seconds per measurement")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep Torch-Pruning's files here")
     parser.add_argument("--prepare", action="store_true", help="only write Torch-Pruning's files")
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="read and written")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the markdown here")
     return parser.parse_args()
 
 

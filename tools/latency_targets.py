@@ -138,20 +138,26 @@ def log(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def arguments() -> argparse.Namespace:
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The options that all tools have which measure the latency of exported networks."""
     home = os.environ.get("IRPRUNE_ZOO", "~/.cache/irprune/zoo")
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--zoo", type=Path, default=Path(home).expanduser(), metavar="DIR")
     parser.add_argument("--models", nargs="*", default=list(MODELS), metavar="NAME")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="read and written")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the markdown here")
+    return parser
+
+
+def arguments() -> argparse.Namespace:
+    parser = parser_of(__doc__)
     parser.add_argument("--targets", nargs="*", type=float, default=[0.5])
     parser.add_argument("--threads", nargs="*", type=int, default=[1])
     parser.add_argument("--limit", type=float, default=15, help="seconds of the last measurement")
     parser.add_argument("--extra", default="", help="further options of prune")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the pruned files here")
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="read and written")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the markdown here")
     return parser.parse_args()
 
 
