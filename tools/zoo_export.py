@@ -128,7 +128,7 @@ def export(model: nn.Module, photos: Tensor, path: Path, variant: Variant) -> No
         options |= {"dynamic_axes": dict.fromkeys(["input", *tied], free)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # both exporters announce their own deprecations
-        torch.onnx.export(model, (photos,), path, dynamo=variant.dynamo, **options)
+        torch.onnx.export(model, (photos,), str(path), dynamo=variant.dynamo, **options)
 
 
 def weight_bytes(model: nn.Module) -> int:
