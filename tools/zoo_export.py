@@ -128,6 +128,7 @@ def export(model: nn.Module, photos: Tensor, path: Path, variant: Variant) -> No
         options |= {"dynamic_axes": dict.fromkeys(["input", *tied], free)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # both exporters announce their own deprecations
+        # TorchScript writes more than 2 GiB only where the path is a string.
         torch.onnx.export(model, (photos,), str(path), dynamo=variant.dynamo, **options)
 
 
