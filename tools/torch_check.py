@@ -34,8 +34,9 @@ SKIPPED = ' skip="*attn*"'
 BOUND = 1e-4
 
 SIZES = {
-    "inception_v3": 96,
+    "inception_v3": 0,
     "efficientnet_*": 128,
+    "shufflenet_*": 128,
     "swin_v2_*": 128,
     "swin_*": 112,
     "maxvit_t": 224,
