@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -90,8 +90,8 @@ def _shrink(module: nn.Module, changes: Changes) -> None:
     """Slice the tensors of the changed layers and repair their attributes."""
     made: dict[int, Tensor] = {}
     old = []  # keeps the old tensors, and so their ids, until all are replaced
-    for path, masks in changes.items():
-        layer = module.get_submodule(path)
+    for path, layer in _distinct(module, changes):
+        masks = changes[path]
         for name, axes in masks.items():
             tensor = getattr(layer, name)
             old.append(tensor)
@@ -103,13 +103,22 @@ def _shrink(module: nn.Module, changes: Changes) -> None:
             with _naming(path, layer):
                 REPAIRS[kind](layer, masks)
     cuts = _cuts(module, changes)
-    for path in dict.fromkeys(path.rpartition(".")[0] for path in changes):
-        layer = module.get_submodule(path)
+    for path, layer in _distinct(module, (path.rpartition(".")[0] for path in changes)):
         with _naming(path, layer):
             if is_windowed(layer):
                 shrink_windows(layer, cuts.get(path, {}))
             elif path in cuts:
                 refit(layer, cuts[path])
+
+
+def _distinct(module: nn.Module, paths: Iterable[str]) -> Iterator[tuple[str, nn.Module]]:
+    """Yield each layer once, under the first of its paths: owners may share a layer."""
+    seen: set[nn.Module] = set()
+    for path in paths:
+        layer = module.get_submodule(path)
+        if layer not in seen:
+            seen.add(layer)
+            yield path, layer
 
 
 @contextmanager

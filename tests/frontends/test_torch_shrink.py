@@ -75,6 +75,30 @@ def test_ties_stay_and_attributes_follow() -> None:
     assert module.unused.in_features == 7
 
 
+class Block(nn.Module):
+    """Positions from a layer that other blocks own as well, as CoaT's encoders do."""
+
+    def __init__(self, position: nn.Module) -> None:
+        super().__init__()
+        self.position = position
+        self.mix = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mix(torch.relu(x + self.position(x)))
+
+
+def test_a_layer_of_two_owners_shrinks_once() -> None:
+    position = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    layers = [nn.Conv2d(3, 8, 1), Block(position), Block(position), nn.Conv2d(8, 2, 1)]
+    module = randomised(nn.Sequential(*layers))
+    result = api.run(PRUNE % "", from_torch(module, (IMAGE,)))
+    small = apply_to_module(copy.deepcopy(module), result.plan, None)
+    first, second = small[1].position, small[2].position
+    assert first is second and first.groups == first.in_channels == len(first.weight) < 8
+    with torch.no_grad():
+        assert distance(small.eval()(IMAGE), run_graph(result.model, IMAGE)) < 1e-5
+
+
 def test_a_state_dict_holds_what_training_changed_since() -> None:
     module = randomised(Mixed())
     result = api.run(PRUNE % "", from_torch(module, (IMAGE,)), verify=False)
