@@ -6,10 +6,9 @@
 
 For each network, with random but not degenerate weights: the graph's outputs against eager PyTorch,
 every state_dict name an initializer of its shape, ``prune{ratio=0.4}`` proved, and
-`apply_to_module` against the compacted graph. Where a module's forward does not allow its attention
-to shrink, the network is pruned again with it left whole, and the table says so. ``--trained``
-measures the shared CIFAR-10 state_dicts: in eager PyTorch, after `from_torch`, and after a run that
-removes nothing and `export_state_dict`.
+`apply_to_module` against the compacted graph, or why the module's forward does not allow it.
+``--trained`` measures the shared CIFAR-10 state_dicts: in eager PyTorch, after `from_torch`, and
+after a run that removes nothing and `export_state_dict`.
 
 What the JSON file holds already is left out, so a run can be stopped and started again. Every
 network has a process of its own: one that takes it down is a row too. Needs tools/requirements.txt.
@@ -27,7 +26,7 @@ from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
 
-from torch_check import BOUND, PRUNE, Row, trained
+from torch_check import BOUND, EXACT, PRUNE, Row, trained
 from torchvision import models as vision
 from zoo_export import matching
 from zoo_models import Network, networks
@@ -84,25 +83,27 @@ def measured(network: Network, minutes: float) -> Row:
 def markdown(rows: Sequence[Row], accuracy: dict[str, dict[str, float]], command: str) -> str:
     """Return the document."""
     tried = [row for row in rows if row.verdict != "not exported"]
-    good = sum(row.ok for row in tried)
+    taken = [row for row in tried if row.taken]
+    shrunk = [row for row in taken if row.ok and not row.unfit]
     must = [row for row in rows if required(row)]
-    whole = [row for row in tried if row.skipped]
     missing = [name for name in networks() if name not in {row.model for row in rows}]
-    held, uncut = sum(row.ok for row in must), sum(row.ok and not row.skipped for row in must)
+    held = sum(row.ok and not row.unfit for row in must)
     lines = [
-        f"# PyTorch: {good} of {len(tried)} networks taken in, pruned, proved and shrunk in place",
+        f"# PyTorch: {len(taken)} of {len(tried)} networks taken in, pruned and proved; "
+        f"{len(shrunk)} shrunk in place",
         "",
-        f"`{command}`, pipeline `{PRUNE.format(skip='')}`, random weights.",
+        f"`{command}`, pipeline `{PRUNE}`, random weights.",
         "*eager*: largest relative error of the graph of `from_torch` against eager PyTorch, over",
-        "all outputs; *names*: every name of the state_dict is an initializer of its shape;",
-        "*module*: the module after `apply_to_module` against the compacted graph (the bound of",
-        f"both errors is {BOUND:g}); *state*: `export_state_dict` equals its state_dict; *left",
-        "whole*: layers left out of pruning, since their forward takes the width of their heads",
-        "from its input, so that no attribute can make it smaller.",
+        f"all outputs (the bound is {BOUND:g}; where it is missed, *float64* is that of both",
+        f"computed in float64, the graph by `to_torch`, with the bound {EXACT:g}: what is left is",
+        "rounding, which random weights magnify); *names*: every name of the state_dict is an",
+        "initializer of its shape; *kept*: share of the parameters, * where all channels pass",
+        "statistics over channels and `allow=inexact` was given; *module*: the module after",
+        f"`apply_to_module` against the compacted graph (bound {BOUND:g}); *state*:",
+        "`export_state_dict` equals its state_dict.",
         "",
         f"Of torchvision's {len(must)} ResNet, VGG, DenseNet, MobileNet, EfficientNet, RegNet,",
-        f"ConvNeXt, ViT and Swin networks measured, {held} hold everything, {uncut} of them with",
-        f"nothing left whole. Attention was left whole in {len(whole)} of all networks.",
+        f"ConvNeXt, ViT and Swin networks measured, {held} hold everything.",
     ]
     if accuracy:
         lines += ["", "## Trained state_dicts on CIFAR-10", ""]
@@ -119,6 +120,10 @@ def markdown(rows: Sequence[Row], accuracy: dict[str, dict[str, float]], command
     if bad:
         lines += ["", "## What does not hold", ""]
         lines += [f"- {row.model}: {row.verdict}: {row.reason or _failing(row)}" for row in bad]
+    unfit = [row for row in rows if row.unfit]
+    if unfit:
+        lines += ["", "## Modules that `apply_to_module` refuses, unchanged", ""]
+        lines += [f"- {row.model}: {row.unfit}" for row in unfit]
     if missing:
         lines += ["", f"Not measured yet ({len(missing)}): {', '.join(missing)}."]
     return "\n".join(lines) + "\n"
@@ -136,17 +141,20 @@ def _failing(row: Row) -> str:
 
 def _table(rows: Sequence[Row]) -> list[str]:
     lines = [
-        "| network | parameters | verdict | eager | names | kept | module | state | left whole |",
-        "| --- | ---: | --- | ---: | --- | ---: | ---: | --- | --- |",
+        "| network | parameters | verdict | eager | float64 | names | kept | module | state |",
+        "| --- | ---: | --- | ---: | ---: | --- | ---: | ---: | --- |",
     ]
     for row in sorted(rows, key=lambda row: row.model):
-        eager, module = (
-            "" if error is None else f"{error:.1e}" for error in (row.error, row.module)
+        eager, double, module = (
+            "" if error is None else f"{error:.1e}" for error in (row.error, row.double, row.module)
         )
-        kept = "" if row.params is None else f"{row.params:.0%}"
-        names, state = ("yes" if flag else "no" for flag in (row.names, row.state))
-        cells = [row.model, f"{row.parameters / 1e6:.1f} M", row.verdict, eager, names, kept]
-        lines.append(f"| {' | '.join([*cells, module, state, 'attn' if row.skipped else ''])} |")
+        kept = "" if row.params is None else f"{row.params:.0%}{'*' * row.inexact}"
+        names = "yes" if row.names else "no"
+        state = "yes" if row.state else "" if row.unfit else "no"
+        cells = [row.model, f"{row.parameters / 1e6:.1f} M", row.verdict, eager, double, names]
+        lines.append(
+            f"| {' | '.join([*cells, kept, module or 'refused' * bool(row.unfit), state])} |"
+        )
     return lines
 
 

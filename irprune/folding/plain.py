@@ -14,6 +14,7 @@ from irprune.errors import IrpruneError
 from irprune.folding.learning import Knowledge
 from irprune.folding.merged import unmerge
 from irprune.folding.rewrite import ShapeFolder
+from irprune.folding.sequences import unsequence
 from irprune.folding.strided import unstride
 
 _ROUNDS = 8
@@ -65,7 +66,11 @@ def fold(
         counts += folder.counts
         if folder.counts:
             continue
-        detours = Counter(unmerged=unmerge(model.graph), unstrided=unstride(model.graph))
+        detours = Counter(
+            unmerged=unmerge(model.graph),
+            unsequenced=unsequence(model.graph),
+            unstrided=unstride(model.graph),
+        )
         counts += detours
         if not any(detours.values()):
             break
