@@ -41,7 +41,9 @@ class Prune(Pass):
     name = "prune"
     transforms = False
 
-    criterion: Criterion | DataCriterion = option("l2", help="what makes a channel important")
+    criterion: Criterion | DataCriterion = option(
+        "reconstruction", help="what makes a channel important"
+    )
     data: str | None = option(None, help=".npz file of samples, for criteria that look at data")
     members: Members = option("consumers", help="whose weights are measured")
     aggregate: Aggregate = option("mean", help="how the slices of a class become one score")

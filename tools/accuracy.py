@@ -38,13 +38,14 @@ Curve = list[tuple[float, float]]
 """(share of the MACs, accuracy) per target."""
 
 OURS = {
-    "l2": "",
+    "reconstruction": "",
+    "l2": "criterion=l2",
     "l1": "criterion=l1",
     "linf": "criterion=linf",
     "fpgm": "criterion=fpgm",
     "random": "criterion=random",
-    "l2, producers' weights": "members=producers",
-    "l2, all weights": "members=all",
+    "l2, producers' weights": "criterion=l2 members=producers",
+    "l2, all weights": "criterion=l2 members=all",
     "l1 local, producers' weights": "criterion=l1 members=producers scope=local",
 }
 THEIRS: dict[str, Callable[[], object]] = {

@@ -3,7 +3,8 @@
 Criteria: ``l1`` the sum of absolute values (Li et al. 2017), ``l2`` the sum of squares, ``linf``
 the largest absolute value of a slice; ``bn-scale`` the magnitude of the BatchNormalization scale
 (Liu et al. 2017, Network Slimming); ``fpgm`` the distance to the other slices of the layer (He et
-al. 2019, geometric median); ``random``.
+al. 2019, geometric median); ``reconstruction`` what the readers lose (see `reconstruction.py`);
+``random``.
 
 The slices of a channel are the filters that create it (``members=producers``), the weights that
 its consumers multiply it with (``consumers``), or both (``all``).
@@ -25,19 +26,19 @@ from irprune.groups import Group
 from irprune.labels import Labels
 
 Scores = npt.NDArray[np.float64]
-Criterion = Literal["l1", "l2", "linf", "bn-scale", "fpgm", "random"]
+Criterion = Literal["reconstruction", "l1", "l2", "linf", "bn-scale", "fpgm", "random"]
 Aggregate = Literal["mean", "sum", "max"]
 Normalize = Literal["none", "mean", "max", "l2", "layers"]
 Members = Literal["producers", "consumers", "all"]
 
 
-def _rows(array: np.ndarray, axis: int) -> npt.NDArray[np.floating]:
+def rows_of(array: np.ndarray, axis: int) -> npt.NDArray[np.floating]:
     """Return the slices along an axis as rows, shape ``(positions, elements)``."""
     rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
     return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float32)
 
 
-def _rows_by_class(
+def rows_by_class(
     array: np.ndarray, axis: int, per: tuple[int, ...], classes: Labels
 ) -> tuple[npt.NDArray[np.floating], Labels]:
     """Return what each class has in all rows of an axis as one row, and the classes.
@@ -62,7 +63,7 @@ def _distances(rows: npt.NDArray[np.floating]) -> Scores:
     return np.asarray(np.sqrt(np.maximum(gram, 0)).sum(axis=1))
 
 
-def _finite(scores: npt.NDArray[np.floating], value: ir.Value) -> Scores:
+def finite(scores: npt.NDArray[np.floating], value: ir.Value) -> Scores:
     if not np.isfinite(scores).all():
         raise IrpruneError(
             f"weight {value.name} holds NaN or infinity", mend="export a model with finite weights"
@@ -129,15 +130,14 @@ class Importance:
             return self._measure(value, axis), classes
         assert value.const_value is not None, "a weight of one number has no rows"
         per = self.channels.per(value, axis)
-        rows, ids = _rows_by_class(value.const_value.numpy(), axis, per, classes)
-        return _finite(_MEASURES[self.criterion](rows), value), ids
+        rows, ids = rows_by_class(value.const_value.numpy(), axis, per, classes)
+        return finite(_MEASURES[self.criterion](rows), value), ids
 
     def _slices(self, group: Group) -> list[tuple[ir.Value, int, Labels]]:
         """Return the tensor axes (value, axis, classes) whose slices are members of the group."""
         if self.criterion == "bn-scale":
             return [(v, 0, c) for v, c in self._scales if np.isin(c, group.classes).any()]
-        touching = (site for c in group.classes.tolist() for site in self._consumers.get(c, ()))
-        consumers = list({id(site): site for site in touching}.values())
+        consumers = self._consumers(group)
         sites = {
             "producers": [*group.producers],
             "consumers": consumers or [*group.producers],
@@ -145,14 +145,19 @@ class Importance:
         }[self.members]
         return [(site.value, site.axis, site.classes) for site in sites]
 
+    def _consumers(self, group: Group) -> list[Site]:
+        """Return the sites that read a class of a group: the peers may have different ones."""
+        classes, sites = self._readers
+        inside = np.zeros(self.channels.count, np.bool_)
+        inside[group.classes] = True
+        return [self.channels.consumers[k] for k in np.unique(sites[inside[classes]])]
+
     @cached_property
-    def _consumers(self) -> dict[int, list[Site]]:
-        """The consumer sites of each class: the peers of a group may have different ones."""
-        found: dict[int, list[Site]] = {}
-        for site in self.channels.consumers:
-            for number in np.unique(site.classes):
-                found.setdefault(int(number), []).append(site)
-        return found
+    def _readers(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Pairs of a class and the number of a consumer site that reads it."""
+        read = [np.unique(site.classes) for site in self.channels.consumers]
+        numbers = np.repeat(np.arange(len(read)), [len(classes) for classes in read])
+        return np.concatenate([*read, np.zeros(0, np.int64)]), numbers
 
     def _aggregate(
         self, slices: list[tuple[Scores, npt.NDArray[np.int64]]], group: Group
@@ -179,8 +184,8 @@ class Importance:
                 self._measured[key] = np.zeros(int(value.shape[axis]))  # type: ignore[arg-type]
                 return self._measured[key]
             measure = _MEASURES["linf" if self.criterion == "bn-scale" else self.criterion]
-            scores = np.asarray(measure(_rows(value.const_value.numpy(), axis)), np.float64)
-            self._measured[key] = _finite(scores, value)
+            scores = np.asarray(measure(rows_of(value.const_value.numpy(), axis)), np.float64)
+            self._measured[key] = finite(scores, value)
         return self._measured[key]
 
     def _batchnorm_scales(self) -> list[tuple[ir.Value, npt.NDArray[np.int64]]]:

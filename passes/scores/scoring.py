@@ -14,6 +14,7 @@ from irprune.passbase import Context
 from irprune.passes.scores.activity import DATA_CRITERIA, Activity, DataCriterion
 from irprune.passes.scores.calibration import read_samples
 from irprune.passes.scores.importance import Aggregate, Criterion, Importance, Members
+from irprune.passes.scores.reconstruction import Reconstruction
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,20 @@ class Scoring:
                 mend="give data=FILE.npz" if needs else "drop data",
             )
 
+        if self.criterion == "reconstruction" and self.aggregate == "max":
+            raise IrpruneError(
+                "criterion=reconstruction adds up what readers lose, it has no maximum",
+                mend="choose aggregate=mean or sum",
+            )
+
     def of(
         self, model: Model, channels: Channels, groups: Sequence[Group], context: Context, seed: int
     ) -> Importance | Activity:
         """Return the scores of some groups."""
         if self.data is None:
             how = cast(Criterion, self.criterion)
-            return Importance(channels, how, self.members, self.aggregate, seed)
+            made = Reconstruction if how == "reconstruction" else Importance
+            return made(channels, how, self.members, self.aggregate, seed)
         samples = read_samples(self.data, channels.graph)
         what, choice = cast(DataCriterion, self.criterion), (self.members, self.aggregate)
         return Activity(model, channels, groups, what, samples, context, *choice)

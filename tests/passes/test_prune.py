@@ -289,7 +289,7 @@ def test_random_selection_follows_the_seed() -> None:
     assert chosen(Context(seed=1), seed=5) == chosen(Context(seed=2), seed=5)
 
 
-@pytest.mark.parametrize("criterion", ["l1", "l2", "linf", "fpgm", "random"])
+@pytest.mark.parametrize("criterion", ["reconstruction", "l1", "l2", "linf", "fpgm", "random"])
 @pytest.mark.parametrize("members", ["producers", "consumers", "all"])
 def test_the_same_run_gives_the_same_plan(criterion: str, members: str) -> None:
     plans = []
@@ -305,7 +305,7 @@ def test_the_same_run_gives_the_same_plan(criterion: str, members: str) -> None:
 
 @given(
     share=st.floats(0.15, 0.9),
-    criterion=st.sampled_from(["l1", "l2", "random", "fpgm"]),
+    criterion=st.sampled_from(["reconstruction", "l1", "l2", "random", "fpgm"]),
     scope=st.sampled_from(["local", "global"]),
     align=st.sampled_from([1, 4]),
     seed=seeds,
