@@ -1,11 +1,13 @@
 """Accuracy without any training at shrinking MACs, beside Torch-Pruning, on a trained ResNet.
 
     python tools/accuracy.py --net resnet56 --images 2000 --out docs/results
+    python tools/accuracy.py --net resnet56 --images 2000 --out docs/results --again 'irprune *'
 
 CIFAR-10's test images through `resnetNN_cifar10.onnx` of the shared folder, pruned by each
 criterion with the other options at their defaults, and through the same network and weights in
 PyTorch pruned by Torch-Pruning, whose pruning ratio is bisected to the same MACs: over all
 channels, and over the channels inside the blocks alone (`inner`: the residual stream kept).
+Rows that OUT/accuracy-NET-IMAGES.json holds already are not measured again, unless they are named.
 Needs tools/requirements.txt.
 """
 
@@ -17,7 +19,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +32,7 @@ from cifar_resnet import load_resnet
 from torch import nn
 
 from irprune import api
+from irprune.atomic import write_text
 
 SHARED = Path(os.environ.get("IRPRUNE_SHARED", Path(__file__).parents[2] / "shared"))
 TARGETS = (0.9, 0.8, 0.7, 0.6, 0.5)
@@ -190,6 +195,34 @@ def plot(curves: dict[str, Curve], path: Path, title: str) -> None:
     figure.savefig(path, dpi=90, bbox_inches="tight")
 
 
+def measurements(
+    net: str, images: np.ndarray, labels: np.ndarray
+) -> dict[str, Callable[[], Curve]]:
+    """Return how each row of the table is measured."""
+    model = SHARED / "models" / "onnx" / f"{net}_cifar10.onnx"
+    rows: dict[str, Callable[[], Curve]] = {
+        f"irprune {name}": partial(ours, model, options, images, labels)
+        for name, options in OURS.items()
+    }
+    for inner in (False, True):
+        for scope in ("global", "local"):
+            for name, make in THEIRS.items():
+                label = f"Torch-Pruning {name}, {scope}{', inner' if inner else ''}"
+                rows[label] = partial(theirs, net, make, scope, inner, images, labels)
+    return rows
+
+
+def matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    """Return the names that a pattern matches."""
+    return [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
+
+
+def read(path: Path, again: Sequence[str]) -> dict[str, Curve]:
+    """Return the rows that are measured already."""
+    found: dict[str, Curve] = json.loads(path.read_text()) if path.exists() else {}
+    return {label: found[label] for label in set(found) - set(matching(found, again))}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -197,31 +230,29 @@ def main() -> None:
     parser.add_argument("--net", choices=("resnet20", "resnet56"), default="resnet56")
     parser.add_argument("--images", type=int, default=10_000, help="the first N test images")
     parser.add_argument("--data", type=Path, default=Path.home() / ".cache" / "irprune")
-    parser.add_argument("--out", type=Path, help="folder for accuracy-NET.{md,json,png}")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--rows", nargs="+", default=["*"], metavar="PATTERN", help="only these")
+    parser.add_argument("--again", nargs="+", default=[], metavar="PATTERN", help="measure anew")
     options = parser.parse_args()
     options.data.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     images, labels = test_images(options.images, options.data)
-    model = SHARED / "models" / "onnx" / f"{options.net}_cifar10.onnx"
-    curves: dict[str, Curve] = {}
-    for name, extra in OURS.items():
-        curves[f"irprune {name}"] = ours(model, extra, images, labels)
-        print(name, curves[f"irprune {name}"], file=sys.stderr, flush=True)
-    for inner in (False, True):
-        for scope in ("global", "local"):
-            for name, make in THEIRS.items():
-                label = f"Torch-Pruning {name}, {scope}{', inner' if inner else ''}"
-                curves[label] = theirs(options.net, make, scope, inner, images, labels)
-                print(label, curves[label], file=sys.stderr, flush=True)
+    name = f"accuracy-{options.net}-{options.images}"
+    stem = options.out / name
+    curves = read(stem.with_suffix(".json"), options.again)
+    rows = measurements(options.net, images, labels)
+    for label in matching(rows, options.rows):
+        if label not in curves:
+            curves[label] = rows[label]()
+            print(label, curves[label], file=sys.stderr, flush=True)
+            write_text(stem.with_suffix(".json"), json.dumps(curves, indent=1) + "\n")
+    curves = {label: curves[label] for label in rows if label in curves}
     title = f"{options.net}, CIFAR-10, {len(images)} test images, no training after pruning"
     command = f"python tools/accuracy.py --net {options.net} --images {len(images)}"
-    text = f"# {title}\n\n`{command}`\n\n{table(curves)}\n"
+    text = f"# {title}\n\n`{command}`\n\n{table(curves)}\n\n![accuracy]({name}.png)\n"
     print(text)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        stem = options.out / f"accuracy-{options.net}"
-        stem.with_suffix(".md").write_text(text + f"\n![accuracy](accuracy-{options.net}.png)\n")
-        stem.with_suffix(".json").write_text(json.dumps(curves, indent=1) + "\n")
-        plot(curves, stem.with_suffix(".png"), title)
+    write_text(stem.with_suffix(".md"), text)
+    plot(curves, stem.with_suffix(".png"), title)
 
 
 if __name__ == "__main__":

@@ -207,8 +207,8 @@ class Importance:
 def normalized(scores: Scores, how: Normalize, layers: int) -> Scores:
     """Make scores comparable across groups; a group of zeros stays zero.
 
-    ``layers`` divides by the mean and multiplies by the number of layers that create the
-    channel: a channel of a residual stream costs every layer that writes to it.
+    ``layers`` divides by the root of the mean square and multiplies by the number of layers that
+    create the channel: a channel of a residual stream costs every layer that writes to it.
     """
     scale = float(_SCALES[how](scores))
     relative = scores / scale if scale > 0 else scores
@@ -218,7 +218,7 @@ def normalized(scores: Scores, how: Normalize, layers: int) -> Scores:
 _SCALES: dict[str, Callable[[Scores], float]] = {
     "none": lambda scores: 1.0,
     "mean": lambda scores: float(scores.mean()),
-    "layers": lambda scores: float(scores.mean()),
+    "layers": lambda scores: float(np.sqrt(np.square(scores).mean())),
     "max": lambda scores: float(scores.max()),
     "l2": lambda scores: float(np.linalg.norm(scores)),
 }

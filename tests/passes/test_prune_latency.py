@@ -161,7 +161,7 @@ def _widths(model: Model) -> dict[str, int]:
 def test_all_targets_hold_and_little_room_is_left(worth: str, targets: dict[str, Any]) -> None:
     model, context = _net(), Context()
     full = CostModel(model.ir.graph).full()
-    report = _prune(model, context, worth=worth, **targets)
+    report = _prune(model, context, criterion="l2", worth=worth, **targets)
     costs = CostModel(model.ir.graph).of_plan(_plan(model))
     reached = {"macs": costs.macs, "params": costs.params, "memory": costs.memory_bytes}
     whole = {"macs": full.macs, "params": full.params, "memory": full.memory_bytes}
@@ -361,7 +361,8 @@ def test_the_fastest_of_a_size_is_faster_than_what_is_worth_most_and_as_large(wh
     found = {}
     for latency in (None, "least"):
         model, context = _net(), _context(Clock(), error=0.6)
-        _prune(model, context, device="auto", latency=latency, **{what: 0.5})
+        options = {"criterion": "l2", "latency": latency, what: 0.5}
+        _prune(model, context, device="auto", **options)
         channels = context.get(ChannelClasses(), model)
         prunable = Candidates.of(model, channels, context.get(Groups(), model), context)
         lengths = channels.lengths(channels.keep_of(_plan(model)))
