@@ -86,7 +86,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("models", nargs="+", help="torchvision names or ONNX files")
-    parser.add_argument("--options", default="ratio=0.5 scope=local", help="of prune")
+    parser.add_argument("--options", default="ratio=0.5 scope=local criterion=l2", help="of prune")
     arguments = parser.parse_args()
     print(HEADER)
     with tempfile.TemporaryDirectory() as folder:
