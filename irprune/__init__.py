@@ -22,13 +22,13 @@ if TYPE_CHECKING:
         apply,
         bench,
         explain,
-        from_caffe,
         inspect,
         load,
         run,
         verify,
     )
     from irprune.backends.torch import carry_optimizer, to_torch
+    from irprune.frontends.caffe import from_caffe
     from irprune.frontends.graphsurgeon import from_graphsurgeon, to_graphsurgeon
     from irprune.frontends.torch import apply_to_module, export_state_dict, from_torch
     from irprune.model import Model
@@ -66,6 +66,7 @@ _HOMES = {
     "apply_to_module": "irprune.frontends.torch",
     "carry_optimizer": "irprune.backends.torch",
     "export_state_dict": "irprune.frontends.torch",
+    "from_caffe": "irprune.frontends.caffe",
     "from_graphsurgeon": "irprune.frontends.graphsurgeon",
     "from_torch": "irprune.frontends.torch",
     "to_graphsurgeon": "irprune.frontends.graphsurgeon",

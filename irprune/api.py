@@ -13,7 +13,6 @@ from irprune import __version__, report
 from irprune.cost import Cost
 from irprune.errors import CheckFailed, IrpruneError
 from irprune.fingerprint import structure_hash
-from irprune.frontends.caffe import from_caffe
 from irprune.frontends.onnx import load
 from irprune.inexact import passed
 from irprune.model import Model
@@ -43,7 +42,6 @@ __all__ = [
     "bench",
     "device",
     "explain",
-    "from_caffe",
     "inspect",
     "load",
     "resolve_pipeline",

@@ -3,60 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from irprune.channels import ChannelClasses, Channels
-from irprune.groups import Group, Groups
-from irprune.passbase import Analysis
-from irprune.walk import Heads, describe
-
-if TYPE_CHECKING:
-    import networkx as nx
-
-    from irprune.model import Model
-    from irprune.passbase import Context
-
-LAYER, GROUP = "layer", "group"
+from irprune.channels import Channels
+from irprune.groups import Group
+from irprune.walk import describe
 
 
-@dataclass(frozen=True)
-class CoarseView(Analysis["nx.DiGraph[Any]"]):
-    """The coarse view of a model under the options of its channel classes."""
+@dataclass
+class Layer:
+    """A node with parameters, and numbers of coupled groups in ascending order."""
 
-    heads: Heads = "inner"
-    allow: tuple[str, ...] = ()
-    tie: bool = False
-
-    def compute(self, model: Model, context: Context) -> nx.DiGraph[Any]:
-        channels = context.get(ChannelClasses(self.heads, self.allow, self.tie), model)
-        groups = context.get(Groups(self.heads, self.allow, self.tie), model)
-        return coarse_view(channels, groups)
+    name: str
+    creates: list[int] = field(default_factory=list)
+    """Groups whose channels its parameters create."""
+    sums: list[int] = field(default_factory=list)
+    """Groups whose channels it sums away."""
 
 
-def coarse_view(channels: Channels, groups: Sequence[Group]) -> nx.DiGraph[Any]:
-    """Return a bipartite graph of layers and coupled groups.
-
-    Nodes are ``(LAYER, i)``, the i-th node of the graph, with the attribute ``name``, and
-    ``(GROUP, i)``, the group of that index. An edge leads from a layer to each group whose
-    channels its parameters create, and from a group to each layer that sums its channels away.
-    """
-    import networkx as nx
-
+def layers_of(channels: Channels, groups: Sequence[Group]) -> list[Layer]:
+    """Return the layers that some groups tie, in the order of the graph."""
     member = np.full(channels.count, -1, np.int64)
     for group in groups:
         member[group.classes] = group.index
-    place = {node: i for i, node in enumerate(channels.graph)}
-    view: nx.DiGraph[Any] = nx.DiGraph()
-    view.add_nodes_from((GROUP, group.index) for group in groups)
-    for sites, creates in ((channels.producers, True), (channels.contractions, False)):
-        for site in sites:
-            layer = (LAYER, place[site.node])
-            for index in np.unique(member[site.classes]):
-                if index >= 0:
-                    view.add_node(layer, name=describe(site.node))
-                    ends = (layer, (GROUP, int(index)))
-                    view.add_edge(*(ends if creates else ends[::-1]))
-    return view
+    creates, sums = (
+        {(site.node, int(k)) for site in sites for k in np.unique(member[site.classes]) if k >= 0}
+        for sites in (channels.producers, channels.contractions)
+    )
+    tied = {node for node, _ in creates | sums}
+    layers = {node: Layer(describe(node)) for node in channels.graph if node in tied}
+    for node, index in sorted(creates, key=lambda pair: pair[1]):
+        layers[node].creates.append(index)
+    for node, index in sorted(sums, key=lambda pair: pair[1]):
+        layers[node].sums.append(index)
+    return list(layers.values())

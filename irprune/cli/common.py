@@ -157,10 +157,10 @@ class Source:
         self, path: Path, seed: int = 0, shapes: Mapping[str, tuple[int, ...]] | None = None
     ) -> Model:
         """The model; IrpruneError where it cannot be read or the options do not fit it."""
-        from irprune import api
-
         if path.suffix == ".prototxt":
-            return api.from_caffe(
+            from irprune.frontends.caffe import from_caffe
+
+            return from_caffe(
                 path,
                 self.weights,
                 phase=self.phase,
@@ -173,9 +173,10 @@ class Source:
         if self != Source(None, "TEST", (), False):
             reason = "--weights, --phase, --stage and --end-at-heads go with a .prototxt"
             raise IrpruneError(reason, file=path)
+        from irprune.frontends.onnx import load
         from irprune.frontends.torch import is_factory, load_factory
 
-        return load_factory(path, shapes or {}) if is_factory(path) else api.load(path)
+        return load_factory(path, shapes or {}) if is_factory(path) else load(path)
 
 
 def source(function: F) -> F:

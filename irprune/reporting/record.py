@@ -6,14 +6,15 @@ import os
 import platform
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irprune.channels import Site, describe
-from irprune.coarse import LAYER, CoarseView
+from irprune.channels import ChannelClasses, Site, describe
+from irprune.coarse import layers_of
 from irprune.groups import Group, Groups
 from irprune.pipeline.language import parse
 from irprune.pipeline.options import resolve
@@ -33,18 +34,10 @@ def structure(base: Model, plan: Plan, context: Context) -> dict[str, Any]:
     """
     options = _options([row["pass"] for row in context.report.get("passes", [])])
     groups = context.get(Groups(**options), base)
-    view = context.get(CoarseView(**options), base)
-    layers = sorted(number for kind, number in view if kind == LAYER)
+    channels = context.get(ChannelClasses(**options), base)
     return {
         "groups": [_group(group, plan) for group in groups],
-        "layers": [
-            {
-                "name": view.nodes[LAYER, number]["name"],
-                "creates": sorted(group for _, group in view.successors((LAYER, number))),
-                "sums": sorted(group for _, group in view.predecessors((LAYER, number))),
-            }
-            for number in layers
-        ],
+        "layers": [asdict(layer) for layer in layers_of(channels, groups)],
     }
 
 

@@ -10,6 +10,7 @@ the same mean and variance everywhere and to be independent, so that what is los
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +27,17 @@ _STAGES = 16
 _SAMPLE = 1024
 """Elements of a column from which products of columns are estimated, the first ones."""
 
-_Columns = tuple[npt.NDArray[np.floating], npt.NDArray[np.int64] | slice, Scores]
-"""Rows of one weight ``(classes, elements)``, where in the group they stand, and their squares."""
+
+class _Columns(NamedTuple):
+    """The columns of one weight, a row per class."""
+
+    place: npt.NDArray[np.int64] | slice
+    """Where in the group the classes stand."""
+    squares: Scores
+    sample: npt.NDArray[np.floating]
+    """The first elements, shape ``(classes, elements)``."""
+    share: float
+    """How many of all elements they are."""
 
 
 class Reconstruction(Importance):
@@ -38,15 +48,16 @@ class Reconstruction(Importance):
         if not members:
             return None
         squares, counts = np.zeros(len(group)), np.zeros(len(group))
-        for _, place, square in members:
-            squares[place] += square
-            counts[place] += 1
+        for columns in members:
+            squares[columns.place] += columns.squares
+            counts[columns.place] += 1
         scores = _greedy(members, squares)
         return scores / np.maximum(counts, 1) if self.aggregate == "mean" else scores
 
     def _columns(self, value: ir.Value, axis: int, classes: Labels, group: Group) -> _Columns:
         if value.const_value is None:  # the same number everywhere: no channel matters more
-            return np.zeros((len(group), 1), np.float32), slice(None), np.zeros(len(group))
+            none = np.zeros(len(group))
+            return _Columns(slice(None), none, none[:, None], 1)
         array = value.const_value.numpy()
         place: npt.NDArray[np.int64] | slice = slice(None)
         if np.array_equal(classes, group.classes):
@@ -57,7 +68,8 @@ class Reconstruction(Importance):
             inside = np.isin(found, group.classes)
             rows, place = rows[inside], np.searchsorted(group.classes, found[inside])
         squares = finite(np.einsum("ij,ij->i", rows, rows), value)
-        return rows, place, squares
+        sample = rows[:, :_SAMPLE]
+        return _Columns(place, squares, sample, sample.shape[1] / rows.shape[1])
 
 
 def _greedy(members: Sequence[_Columns], squares: Scores) -> Scores:
@@ -79,8 +91,6 @@ def _greedy(members: Sequence[_Columns], squares: Scores) -> Scores:
         if left.size:
             chosen = np.zeros(size, np.float32)
             chosen[gone] = 1
-            for rows, place, _ in members:
-                some = rows[:, :_SAMPLE]
-                share = some.shape[1] / rows.shape[1]
-                cross[place] += some @ (chosen[place] @ some) / share
+            for place, _, sample, share in members:
+                cross[place] += sample @ (chosen[place] @ sample) / share
     return scores
