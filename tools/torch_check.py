@@ -72,7 +72,7 @@ class Row:
     module: float | None = None
     """Largest relative error of the module shrunk in place against the compacted graph."""
     unfit: str = ""
-    """Why the module's forward does not allow it to shrink in place."""
+    """Why the module cannot shrink in place, or its state_dict not be told."""
     state: bool = False
     """`export_state_dict` equals the state_dict of the module shrunk in place."""
     seconds: float = 0.0
@@ -198,7 +198,11 @@ def _check(network: Network, row: Row) -> None:
     if small is None:
         return
     row.module = distance(eager(small, x), run(session(result.model), x))
-    state = irprune.export_state_dict(result)
+    try:
+        state = irprune.export_state_dict(result)
+    except IrpruneError as error:
+        row.unfit = str(error)
+        return
     row.state = all(torch.equal(state[k], v) for k, v in small.state_dict().items())
 
 

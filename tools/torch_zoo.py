@@ -122,7 +122,7 @@ def markdown(rows: Sequence[Row], accuracy: dict[str, dict[str, float]], command
         lines += [f"- {row.model}: {row.verdict}: {row.reason or _failing(row)}" for row in bad]
     unfit = [row for row in rows if row.unfit]
     if unfit:
-        lines += ["", "## Modules that `apply_to_module` refuses, unchanged", ""]
+        lines += ["", "## Refused by `apply_to_module` or `export_state_dict`", ""]
         lines += [f"- {row.model}: {row.unfit}" for row in unfit]
     if missing:
         lines += ["", f"Not measured yet ({len(missing)}): {', '.join(missing)}."]
