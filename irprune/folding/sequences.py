@@ -20,6 +20,8 @@ from irprune.walk import constant_of, dims_of
 
 _LISTS = 13
 """The first opset that takes sizes and axes as inputs."""
+_MOST = 1024
+"""Parts of one split, at most: a length is a number that any file may name."""
 
 
 def unsequence(graph: ir.Graph) -> int:
@@ -127,7 +129,7 @@ def _sizes(node: ir.Node) -> list[int] | None:
     if sizes.ndim:
         return [int(size) for size in sizes]
     length, step = dims[axis], int(sizes)
-    if not isinstance(length, int):
+    if not isinstance(length, int) or length > step * _MOST:
         return None
     return [min(step, length - start) for start in range(0, length, step)]
 

@@ -57,7 +57,7 @@ class Reconstruction(Importance):
     def _columns(self, value: ir.Value, axis: int, classes: Labels, group: Group) -> _Columns:
         if value.const_value is None:  # the same number everywhere: no channel matters more
             none = np.zeros(len(group))
-            return _Columns(slice(None), none, none[:, None], 1)
+            return _Columns(slice(None), none, none[:, None], 1.0)
         array = value.const_value.numpy()
         place: npt.NDArray[np.int64] | slice = slice(None)
         if np.array_equal(classes, group.classes):
@@ -69,7 +69,7 @@ class Reconstruction(Importance):
             rows, place = rows[inside], np.searchsorted(group.classes, found[inside])
         squares = finite(np.einsum("ij,ij->i", rows, rows), value)
         sample = rows[:, :_SAMPLE]
-        return _Columns(place, squares, sample, sample.shape[1] / rows.shape[1])
+        return _Columns(place, squares, sample, min(1.0, _SAMPLE / max(1, rows.shape[1])))
 
 
 def _greedy(members: Sequence[_Columns], squares: Scores) -> Scores:

@@ -83,6 +83,15 @@ def test_channels_of_chunks_leave_together() -> None:
     check_random_plan(model, 1)
 
 
+def test_a_split_into_more_parts_than_anyone_asks_for_stays() -> None:
+    net = Net()
+    x = net.op("SplitToSequence", net.input(10**12), name="s")
+    net.op("SequenceAt", x, net.constant(np.int64(0)), name="y")
+    model = net.model()
+    Normalize().run(model, Context())
+    assert _kinds(model) == Counter(SplitToSequence=1, SequenceAt=1)
+
+
 @pytest.mark.parametrize(
     ("size", "place"), [("unknown", 0), (3, 2), (3, -3)], ids=["size", "behind", "before"]
 )
