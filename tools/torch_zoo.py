@@ -26,7 +26,7 @@ from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
 
-from torch_check import BOUND, EXACT, PRUNE, Row, trained
+from torch_check import BOUND, PRUNE, Row, trained
 from torchvision import models as vision
 from zoo_export import matching
 from zoo_models import Network, networks
@@ -95,8 +95,8 @@ def markdown(rows: Sequence[Row], accuracy: dict[str, dict[str, float]], command
         f"`{command}`, pipeline `{PRUNE}`, random weights.",
         "*eager*: largest relative error of the graph of `from_torch` against eager PyTorch, over",
         f"all outputs (the bound is {BOUND:g}; where it is missed, *float64* is that of both",
-        f"computed in float64, the graph by `to_torch`, with the bound {EXACT:g}: what is left is",
-        "rounding, which random weights magnify); *names*: every name of the state_dict is an",
+        "computed in float64, the graph by `to_torch`: what was missed by is then eager PyTorch's",
+        "own rounding, which random weights magnify); *names*: every name of the state_dict is an",
         "initializer of its shape; *kept*: share of the parameters, * where all channels pass",
         "statistics over channels and `allow=inexact` was given; *module*: the module after",
         f"`apply_to_module` against the compacted graph (bound {BOUND:g}); *state*:",
