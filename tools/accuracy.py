@@ -19,8 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from fnmatch import fnmatch
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +29,7 @@ import torch
 import torch_pruning as tp
 from cifar_resnet import load_resnet
 from torch import nn
+from zoo_export import matching
 
 from irprune import api
 from irprune.atomic import write_text
@@ -212,17 +212,6 @@ def measurements(
     return rows
 
 
-def matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """Return the names that a pattern matches."""
-    return [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
-
-
-def read(path: Path, again: Sequence[str]) -> dict[str, Curve]:
-    """Return the rows that are measured already."""
-    found: dict[str, Curve] = json.loads(path.read_text()) if path.exists() else {}
-    return {label: found[label] for label in set(found) - set(matching(found, again))}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -239,17 +228,22 @@ def main() -> None:
     images, labels = test_images(options.images, options.data)
     name = f"accuracy-{options.net}-{options.images}"
     stem = options.out / name
-    curves = read(stem.with_suffix(".json"), options.again)
     rows = measurements(options.net, images, labels)
+    held = stem.with_suffix(".json")
+    curves: dict[str, Curve] = json.loads(held.read_text()) if held.exists() else {}
+    for label in matching(rows, options.again):
+        curves.pop(label, None)
     for label in matching(rows, options.rows):
         if label not in curves:
             curves[label] = rows[label]()
             print(label, curves[label], file=sys.stderr, flush=True)
-            write_text(stem.with_suffix(".json"), json.dumps(curves, indent=1) + "\n")
+            write_text(held, json.dumps(curves, indent=1) + "\n")
     curves = {label: curves[label] for label in rows if label in curves}
     title = f"{options.net}, CIFAR-10, {len(images)} test images, no training after pruning"
     command = f"python tools/accuracy.py --net {options.net} --images {len(images)}"
+    missing = "".join(f"- {label}\n" for label in rows if label not in curves)
     text = f"# {title}\n\n`{command}`\n\n{table(curves)}\n\n![accuracy]({name}.png)\n"
+    text += f"\nNot measured:\n\n{missing}" if missing else ""
     print(text)
     write_text(stem.with_suffix(".md"), text)
     plot(curves, stem.with_suffix(".png"), title)
