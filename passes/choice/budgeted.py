@@ -13,7 +13,7 @@ import onnx_ir as ir
 from irprune import additive
 from irprune.cost import CostModel
 from irprune.passes.choice.bound import upper_bound
-from irprune.passes.choice.fastest import hastened, uniform
+from irprune.passes.choice.fastest import Start, hastened, uniform
 from irprune.passes.choice.offer import Offer
 from irprune.passes.choice.problem import Budget, Lengths, Numbers, Problem, State, menus
 from irprune.passes.choice.selection import Candidate, Counts, Selection
@@ -131,22 +131,26 @@ class Budgeted:
 
         return self._settled(attempt)
 
-    def fastest(self, what: What, bound: float, align: int | None) -> Choice | None:
+    def fastest(self, what: What, bound: float, align: int | None, start: Start) -> Choice | None:
         """Return the fastest choice found of a count, worth no less than uniform pruning to it.
 
-        None where the least is too much. `Choice.gap` says how much more it could be worth.
+        None where the least is too much, or the start worth too little. `Choice.gap` says how much
+        more it could be worth.
         """
 
         def attempt() -> Choice | None:
-            start = self._solved({what: bound}, align, None)
-            if start is None:
+            best = self._solved({what: bound}, align, None)
+            if best is None:
                 return None
             limits: Bounds = {what: bound, "latency": self.whole["latency"]}
             _, every = self._problem({what: bound}, align or 1)
             candidates, problem = self._problem(limits, align)
-            state = hastened(State(problem, start.solution.state.choice), uniform(every).value)
-            prices = np.append(start.solution.prices, 0.0)
-            return self._made(Solution(state, prices), candidates)
+            floor = uniform(every).value
+            begin = start(State(problem, best.solution.state.choice), floor)
+            if begin is None:
+                return None
+            prices = np.append(best.solution.prices, 0.0)
+            return self._made(Solution(hastened(begin, floor), prices), candidates)
 
         return self._settled(attempt)
 

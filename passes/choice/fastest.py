@@ -1,19 +1,20 @@
 """The fastest choice of a given size: widths are traded for speed, down to uniform pruning's worth.
 
 The choice that is worth most at a count (MACs or parameters) is rarely the fastest one. From it,
-pairs of moves, one group down and one up, lower the latency while the count stays within 1 % of
-its bound, those first that save most latency for the worth they cost, until the choice would be
-worth less than the same share kept of every group.
+and from uniform pruning, pairs of moves, one group down and one up, lower the latency while the
+count stays within 1 % of its bound, those first that save most latency for the worth they cost,
+until the choice would be worth less than the same share kept of every group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from irprune.passes.choice.problem import Numbers, Problem, State
+from irprune.passes.choice.solver import grown
 
 _SLACK = 0.01
 """How far the count may fall below its bound."""
@@ -42,6 +43,22 @@ def uniform(problem: Problem) -> State:
         else:
             high = share
     return best
+
+
+def from_best(best: State, floor: float) -> State | None:
+    """Begin at the choice that is worth most."""
+    return best
+
+
+def from_uniform(best: State, floor: float) -> State | None:
+    """Begin at uniform pruning, grown to the bounds; None where its widths are worth too little."""
+    even = grown(uniform(best.problem))
+    return even if even.value >= floor else None
+
+
+Start = Callable[[State, float], State | None]
+STARTS: tuple[Start, ...] = (from_best, from_uniform)
+"""Where trades may begin. What a device predicts of either end may be off: measure both."""
 
 
 def hastened(start: State, floor: float) -> State:

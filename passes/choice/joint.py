@@ -16,6 +16,7 @@ from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.choice.budgeted import Budgeted, Choice, Worth
 from irprune.passes.choice.candidates import Candidates
+from irprune.passes.choice.fastest import STARTS
 from irprune.passes.choice.measured import Correction, Stopwatch
 from irprune.passes.choice.offer import Offer
 from irprune.passes.choice.targets import LEAST, Target, What
@@ -141,7 +142,7 @@ def _fastest(
     ((what, bound),) = bounds.items()
     # The widths that the device rewards most, and the finest: stairs differ from layer to layer.
     ends = dict.fromkeys((alignments[0], alignments[-1]))
-    found = [(budgeted.fastest(what, bound, align), align) for align in ends]
+    found = [(budgeted.fastest(what, bound, a, start), a) for a in ends for start in STARTS]
     made = [(choice, align) for choice, align in found if choice is not None]
     if not made:
         raise _too_much(budgeted, bounds, whole, alignments[-1])

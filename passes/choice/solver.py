@@ -83,6 +83,14 @@ def nearby(problem: Problem, solution: Solution) -> Solution | None:
     return Solution(state, solution.prices) if state.feasible else None
 
 
+def grown(start: State) -> State:
+    """Return a choice that has grown into what room its bounds leave, most value per cost first."""
+    state = start.copy()
+    while _grow(state):
+        pass
+    return state
+
+
 def _bracket(
     full: State, least: State, shares: Numbers, scale: float, solution: Solution
 ) -> tuple[State, State, float]:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from strategies import seeds
 
-from irprune.passes.choice.fastest import hastened, uniform
+from irprune.passes.choice.fastest import from_uniform, hastened, uniform
 from irprune.passes.choice.problem import Budget, Menu, Problem, State
 from irprune.passes.choice.solver import solve
 from irprune.protocols import Kernel
@@ -72,3 +72,17 @@ def test_uniform_keeps_the_same_share_of_every_group_and_fits(seed: int) -> None
     assert len(set(state.choice.tolist())) == 1
     more = State(problem, np.minimum(state.choice + 1, problem.full()))
     assert not more.feasible
+
+
+def test_trades_may_begin_at_uniform_pruning_grown_to_the_bound() -> None:
+    begun = 0
+    for seed in range(20):
+        problem = _problem(seed)
+        even = uniform(problem)
+        start = from_uniform(State(problem, problem.least()), even.value)
+        assert start is not None
+        assert start.feasible
+        assert start.value >= even.value
+        assert from_uniform(even, start.value + 1) is None
+        begun += start.value > even.value
+    assert begun
