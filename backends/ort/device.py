@@ -23,7 +23,7 @@ from irprune.staircase import Finding
 
 T = TypeVar("T")
 
-MEASUREMENT = 1
+MEASUREMENT = 2
 """Raised whenever what is measured, or how, changes: older measurements are left alone."""
 
 _SHORT = {short_name(provider): provider for provider in (CPU, CUDA, TENSORRT)}

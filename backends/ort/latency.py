@@ -35,6 +35,9 @@ _ENOUGH = 20
 _WEIGHTY = 0.1
 """Part of an axis's time from which on a kernel's stairs make its widths useful."""
 
+_FUSED = "fused "
+"""What onnxruntime puts before the name of a node that took an activation in."""
+
 Log = Callable[[str], None]
 
 
@@ -263,7 +266,8 @@ def _attributed(nodes: Sequence[list[Any]], owners: Mapping[str, int], count: in
 
 
 def _owner(name: str, owners: Mapping[str, int]) -> int | None:
-    """Return the kernel of a node: onnxruntime appends what it did to names of nodes or values."""
+    """Return the kernel of a node: onnxruntime adds what it did to names of nodes or values."""
+    name = name.removeprefix(_FUSED)
     if name in owners:
         return owners[name]
     for end in range(len(name) - 1, 0, -1):

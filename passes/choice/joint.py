@@ -27,6 +27,9 @@ from irprune.protocols import DeviceModel, HostDevice
 KEY = "selection"
 """Where the record of the selection stands in a run's report."""
 
+_DOUBT = 0.05
+"""Choices predicted to be slower by more than this are not timed to find the fastest."""
+
 
 def by_bounds(
     offer: Offer,
@@ -153,8 +156,10 @@ def _fastest(
         choice, align = min(made, key=lambda pair: pair[0].costs["latency"])
         latency |= {"predicted": choice.costs["latency"] / whole_s, "steps": []}
         return choice, align
+    best_s = min(choice.costs["latency"] for choice, _ in made)
+    near = [pair for pair in made if pair[0].costs["latency"] <= best_s * (1 + _DOUBT)]
     with _stopwatch(prunable, device, context) as watch:
-        tried = [(watch.time(choice, whole_s, long=True), align) for choice, align in made]
+        tried = [(watch.time(choice, whole_s, long=True), align) for choice, align in near]
     context.report[KEY] = record
     latency |= {
         "threads": device.threads,

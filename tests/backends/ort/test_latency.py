@@ -132,3 +132,16 @@ def test_names_that_onnxruntime_made_lead_back(name: str, owner: int | None) -> 
 def test_added_nodes_count_for_the_next_kernel() -> None:
     nodes = [["Reorder", 1.0], ["a", 2.0], ["Reorder", 4.0], ["b", 8.0], ["Reorder", 16.0]]
     assert latency._attributed(nodes, {"a": 0, "b": 1}, 2) == [3.0, 28.0]
+
+
+def test_a_fused_node_counts_for_its_own_kernel() -> None:
+    net = Net()
+    hidden = net.op("Gemm", net.input(1, 256), net.weight(256, 2048))
+    net.op("Gemm", net.op("Relu", hidden), net.weight(2048, 4), name="y")
+    model, context = net.model(), Context()
+    channels = context.get(ChannelClasses(), model)
+    base = Candidates.of(model, channels, context.get(Groups(), model), context)
+    cost = CpuDevice().costs(base, lambda line: None)
+    whole = _whole(base)[None]
+    first, last = (cost.terms(k, whole[:, kernel.axes])[0] for k, kernel in enumerate(cost.kernels))
+    assert first > 2 * last
