@@ -93,7 +93,7 @@ def compare(job: Job, target: float, align: int) -> Row:
     row: Row = {"ratio": ratio, "kept": job.importance(result)}
     found = job.uniform(ratio, align)
     if found is None:
-        return {**row, "uniform_error": "no ratio is as fast"}
+        return {**row, "uniform_error": "uniform widths leap past this latency"}
     return {**row, "uniform_ratio": found[1], "uniform_kept": job.importance(found[0])}
 
 
@@ -117,11 +117,10 @@ def trained(job: Job, target: float, images: np.ndarray, labels: np.ndarray) -> 
         except IrpruneError as error:
             row[name] = {"error": str(error)}
     found = job.uniform(target, 8)
+    row["uniform"] = {"error": "its widths leap past this latency"}
     if found is not None:
-        row["uniform"] = {
-            "ratio": found[1],
-            "accuracy": accuracy(found[0], images, labels, job.folder),
-        }
+        right = accuracy(found[0], images, labels, job.folder)
+        row["uniform"] = {"ratio": found[1], "accuracy": right}
     return row
 
 
