@@ -45,17 +45,30 @@ def _batch_norm(low: Lowering, node: ir.Node) -> fx.Node:
     return low.layer(node, layer, held, low.data(node))
 
 
+def _normalised(low: Lowering, node: ir.Node, weight: ir.Value) -> list[int]:
+    """Return the lengths of the axes that a node normalises.
+
+    Where inference does not know one (behind a Reshape of a dynamic batch), the weight says it: it
+    broadcasts to the input, so a length above 1 is the input's own.
+    """
+    x = low.input(node, 0)
+    axis = low.integer(node, "axis", -1) % low.rank(x)
+    dims, scale = low.dims(x)[axis:], low.dims(weight)
+    told = [None] * (len(dims) - len(scale)) + [dim if dim != 1 else None for dim in scale]
+    lengths = [a if isinstance(a, int) else b for a, b in zip(dims, told, strict=True)]
+    known = [dim for dim in lengths if isinstance(dim, int)]
+    if len(known) < len(lengths):
+        raise Unsupported(f"it normalises axes of unknown length {dims}")
+    return known
+
+
 def _layer_norm(low: Lowering, node: ir.Node) -> fx.Node:
     if any(value.uses() for value in node.outputs[1:]):
         raise Unsupported("its mean or deviation is read")
-    x, weight, bias = low.input(node, 0), low.input(node, 1), low.input(node, 2)
+    weight, bias = low.input(node, 1), low.input(node, 2)
     assert weight is not None
-    axis = low.integer(node, "axis", -1) % low.rank(x)
-    dims, eps = low.dims(x)[axis:], low.real(node, "epsilon", 1e-5)
-    lengths = [dim for dim in dims if isinstance(dim, int)]
-    if len(lengths) < len(dims):
-        raise Unsupported(f"it normalises axes of unknown length {dims}")
-    fits = low.dims(weight) == dims and (bias is None or low.dims(bias) == dims)
+    lengths, eps = _normalised(low, node, weight), low.real(node, "epsilon", 1e-5)
+    fits = low.dims(weight) == lengths and (bias is None or low.dims(bias) == lengths)
     if fits and low.held(weight) and (bias is None or low.held(bias)):
         layer = nn.LayerNorm(lengths, eps, bias=bias is not None, device="meta")
         return low.layer(node, layer, tensors(weight, bias), low.data(node))
@@ -65,14 +78,10 @@ def _layer_norm(low: Lowering, node: ir.Node) -> fx.Node:
 
 
 def _rms_norm(low: Lowering, node: ir.Node) -> fx.Node:
-    x, weight = low.input(node, 0), low.input(node, 1)
+    weight = low.input(node, 1)
     assert weight is not None
-    axis = low.integer(node, "axis", -1) % low.rank(x)
-    dims, eps = low.dims(x)[axis:], low.real(node, "epsilon", 1e-5)
-    lengths = [dim for dim in dims if isinstance(dim, int)]
-    if len(lengths) < len(dims):
-        raise Unsupported(f"it normalises axes of unknown length {dims}")
-    if low.held(weight) and low.dims(weight) == dims:
+    lengths, eps = _normalised(low, node, weight), low.real(node, "epsilon", 1e-5)
+    if low.held(weight) and low.dims(weight) == lengths:
         layer = nn.RMSNorm(lengths, eps, device="meta")
         return low.layer(node, layer, {"weight": weight}, low.data(node))
     made = low.call(functional.rms_norm, low.data(node), lengths, None, eps)
