@@ -7,6 +7,7 @@ CIFAR-10's test images through `resnetNN_cifar10.onnx` of the shared folder, pru
 criterion with the other options at their defaults, and through the same network and weights in
 PyTorch pruned by Torch-Pruning, whose pruning ratio is bisected to the same MACs: over all
 channels, and over the channels inside the blocks alone (`inner`: the residual stream kept).
+*Joint bounds* choose as for several targets at once, with a second bound that never binds.
 Rows that OUT/accuracy-NET-IMAGES.json holds already are not measured again, unless they are named.
 Needs tools/requirements.txt.
 """
@@ -52,6 +53,8 @@ OURS = {
     "l2, producers' weights": "criterion=l2 members=producers",
     "l2, all weights": "criterion=l2 members=all",
     "l1 local, producers' weights": "criterion=l1 members=producers scope=local",
+    "joint bounds, worth=log": "params=1.0 align=1 worth=log",
+    "joint bounds, worth=sum": "params=1.0 align=1 worth=sum",
 }
 THEIRS: dict[str, Callable[[], object]] = {
     "magnitude l1": lambda: tp.importance.GroupMagnitudeImportance(p=1),

@@ -219,6 +219,9 @@ def step_errors(module: Any, lowered: Any, x: Any) -> tuple[float, float, list[s
     """
     loss, gradients = step(module, x)
     same, found = step(lowered, x)
+    for shared in aliases(module):
+        for name in shared & found.keys():
+            found |= dict.fromkeys(shared, found[name])
     floor = SMALLEST * max(float(np.abs(g).max()) for g in gradients.values())
     missing = gradients.keys() - found.keys()
     worst = max(
@@ -228,6 +231,14 @@ def step_errors(module: Any, lowered: Any, x: Any) -> tuple[float, float, list[s
     )
     used = sorted(k for k in missing if np.abs(gradients[k]).max() > 0)
     return abs(same - loss) / abs(loss), float("inf") if used else worst, used
+
+
+def aliases(module: Any) -> list[set[str]]:
+    """Return all names of each parameter that layers share: an export keeps one of them."""
+    names: dict[int, set[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), set()).add(name)
+    return [shared for shared in names.values() if len(shared) > 1]
 
 
 def measure(name: str) -> Row:
