@@ -13,22 +13,20 @@ file are not measured again.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import statistics
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 from accuracy import SHARED, batches, test_images
 from latency_targets import INEXACT, log, measured, parser_of
+from results import Row, keep, kept, publish
 
 from irprune import api
-from irprune.atomic import write_text
 from irprune.channels import analyse
 from irprune.errors import IrpruneError
 from irprune.groups import coupled_groups
@@ -38,7 +36,6 @@ L1 = "criterion=l1 members=producers"
 SUM = f"{L1} aggregate=sum normalize=none worth=sum"
 BISECTIONS = 7
 CLOSE = 0.01
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -174,12 +171,12 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = arguments()
-    rows: dict[str, Row] = json.loads(args.json.read_text()) if args.json.exists() else {}
+    rows = kept(args.json)
 
     def note(key: str, row: Row) -> None:
         rows[key] = row
         log(f"{key}: {row}")
-        write_text(args.json, json.dumps(rows, indent=1) + "\n")
+        keep(args.json, rows)
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -200,9 +197,7 @@ def main() -> int:
                     job = Job(file, "", args.threads, args.limit, folder)
                     note(key, trained(job, target, images, labels))
     text = document(rows)
-    print(text)
-    if args.out:
-        write_text(args.out, text)
+    publish(text, args.out)
     return 0
 
 

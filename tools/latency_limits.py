@@ -12,7 +12,6 @@ compared with each other; measured latencies differ from them by some per cent.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -22,9 +21,9 @@ from statistics import median
 
 import numpy as np
 from latency_targets import log
+from results import kept, publish
 
 from irprune import api
-from irprune.atomic import write_text
 from irprune.backends.ort.device import CpuDevice
 from irprune.channels import ChannelClasses
 from irprune.cost import CostModel
@@ -75,7 +74,7 @@ def table(rivals: Path, zoo: Path, threads: int) -> Iterator[str]:
     yield "| network | MACs | worth most | fastest | at any worth | / fastest |"
     yield "| --- " + "| ---: " * 5 + "|"
     device, quotients = CpuDevice.parse(f"cpu:{threads}"), []
-    for key, row in json.loads(rivals.read_text()).items():
+    for key, row in kept(rivals).items():
         name, number = key.split("|")
         cell = row.get("rounded", {})
         if int(number) != threads or "quotient" not in cell:
@@ -106,9 +105,7 @@ def main() -> int:
     command = f"`python tools/latency_limits.py {shlex.join(sys.argv[1:])}`"
     note = " ".join((__doc__ or "").split("\n\n", 2)[2].split())
     text = f"# What the floor of worth costs\n\n{command}\n\n{note}\n\n{lines}\n"
-    print(text)
-    if args.out:
-        write_text(args.out, text)
+    publish(text, args.out)
     return 0
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import shlex
 import statistics
 import sys
@@ -20,18 +19,17 @@ import tempfile
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch_pruning as tp
 import zoo_export
 import zoo_models
 from latency_targets import INEXACT, log, measured, parser_of
+from results import Row, keep, kept, publish
 from rivals_tools import Network
 from torch import nn
 
 from irprune import api
-from irprune.atomic import write_text
 from irprune.cost import CostModel
 from irprune.errors import IrpruneError
 from irprune.shapes import infer
@@ -39,7 +37,6 @@ from irprune.shapes import infer
 SHARE = 0.5
 BISECTIONS = 6
 KINDS = {"plain": None, "rounded": 16}
-Row = dict[str, Any]
 
 
 def theirs(network: Network, round_to: int | None) -> nn.Module:
@@ -176,7 +173,7 @@ def main() -> int:
     args = arguments()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    rows: dict[str, Row] = json.loads(args.json.read_text()) if args.json.exists() else {}
+    rows = kept(args.json)
     with tempfile.TemporaryDirectory() as scratch:
         for name in args.models:
             key = f"{name}|{args.threads}"
@@ -190,11 +187,9 @@ def main() -> int:
                 continue
             rows[key] = judge(name, file, args.options, args.threads, args.limit, folder)
             log(f"{key}: {rows[key]}")
-            write_text(args.json, json.dumps(rows, indent=1) + "\n")
+            keep(args.json, rows)
     text = document(rows, args.options)
-    print(text)
-    if args.out:
-        write_text(args.out, text)
+    publish(text, args.out)
     return 0
 
 

@@ -11,7 +11,6 @@ long run can go on where it stopped. Networks with random weights: only speed is
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -19,10 +18,10 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from results import Row, keep, kept, publish
 
 from irprune import api
-from irprune.atomic import write_text
 from irprune.backends.ort.bench import OrtBencher
 from irprune.errors import CheckFailed
 from irprune.proof.feeds import make_feeds
@@ -36,7 +35,6 @@ MODELS = (
 INEXACT = ("vit_b_16", "swin_t", "convnext_tiny")
 """Networks whose streams pass LayerNorm: `allow=inexact` lets them lose channels."""
 TOLERANCE = 0.015
-Row = dict[str, Any]
 
 
 def pipeline(model: str, target: float, extra: str = "") -> str:
@@ -163,7 +161,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = arguments()
-    rows: dict[str, Row] = json.loads(args.json.read_text()) if args.json.exists() else {}
+    rows = kept(args.json)
     extra = f" {args.extra}" if args.extra else ""
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.keep or Path(scratch)
@@ -179,11 +177,9 @@ def main() -> int:
                     text = pipeline(name, target, extra)
                     rows[key] = judge(file, text, threads, args.limit, out)
                     log(f"{key}: {rows[key]}")
-                    write_text(args.json, json.dumps(rows, indent=1) + "\n")
+                    keep(args.json, rows)
     text = document(rows)
-    print(text)
-    if args.out:
-        write_text(args.out, text)
+    publish(text, args.out)
     return 0
 
 
