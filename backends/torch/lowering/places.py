@@ -58,7 +58,9 @@ class Places:
         The layer was made on the device ``meta``; its tensors are replaced here.
         """
         natural = _natural(tensors)
-        path = natural if natural and self._usable(natural) else self._fresh(name)
+        if natural is None or not self._usable(natural) or self._hides(natural, layer):
+            natural = None
+        path = natural or self._fresh(name)
         known = self._layers.get(path)
         if known is not None:
             same = self._held[path] == tensors and repr(known) == repr(layer)
@@ -131,6 +133,11 @@ class Places:
         if parts[0] in (_CONSTANTS, _TENSORS):
             return False
         return not any(".".join(parts[:k]) in self._named for k in range(1, len(parts)))
+
+    def _hides(self, path: str, layer: nn.Module) -> bool:
+        """Return whether an initializer has the name of a tensor that a layer does without."""
+        slots = (*layer._parameters.items(), *layer._buffers.items())
+        return any(held is None and f"{path}.{name}" in self._named for name, held in slots)
 
     def _fresh(self, name: str) -> str:
         """Return a path of one attribute that is free."""

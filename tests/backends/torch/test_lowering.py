@@ -110,6 +110,24 @@ def test_names_that_torch_cannot_carry_are_those_of_the_state() -> None:
     assert not any(wrapped.load_state_dict(wrapped.state_dict()))
 
 
+class Apart(nn.Module):
+    """A layer whose bias passes through another op first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.fc.weight) + functional.relu(self.fc.bias)
+
+
+def test_a_bias_that_another_op_reads_keeps_its_name() -> None:
+    module, x = Apart(), torch.randn(4, 2)
+    lowered = to_torch(irprune.from_torch(module, (x,)))
+    assert lowered.state_dict().keys() == module.state_dict().keys()
+    torch.testing.assert_close(_trained(lowered, x), _trained(module, x))
+
+
 def test_trained_weights_come_back_and_nothing_else_changes() -> None:
     torch.manual_seed(0)
     module, x = Small(), torch.randn(4, 3, 6, 6)
