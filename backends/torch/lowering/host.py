@@ -77,8 +77,8 @@ def _cast(low: Lowering, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
 
 
 def _gather(low: Lowering, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
-    data, index = inputs
-    return np.take(data, index.astype(np.int64), axis=low.integer(node, "axis", 0))
+    data, index = inputs  # numbers have at most one axis: there is one to gather along
+    return array([data[int(k)] for k in index.ravel()], index.shape)
 
 
 def _concat(low: Lowering, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:

@@ -43,7 +43,12 @@ class FrozenBatchNorm(nn.Module):
     def forward(
         self, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
     ) -> Tensor:
-        return functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, self.eps)
+        if not (mean.requires_grad or variance.requires_grad):
+            return functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, self.eps)
+        # torch has no gradient for statistics that follow from what trains (a standardised weight).
+        scale = weight * (variance + self.eps).rsqrt()
+        shape = (-1, *[1] * (x.dim() - 2))
+        return (x - mean.view(shape)) * scale.view(shape) + bias.view(shape)
 
     def extra_repr(self) -> str:
         return f"eps={self.eps}"

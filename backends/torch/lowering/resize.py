@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _SMOOTH = {("linear", 1): "linear", ("linear", 2): "bilinear", ("linear", 3): "trilinear"}
 _SMOOTH |= {("cubic", 2): "bicubic"}
-_CUBIC = -0.75
+_CUBIC = {False: -0.75, True: -0.5}
+"""torch's cubic coefficient, without and with antialiasing."""
 
 
 def _resize(low: Lowering, node: ir.Node) -> fx.Node:
@@ -28,9 +29,14 @@ def _resize(low: Lowering, node: ir.Node) -> fx.Node:
     form = low.text(node, "coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
     mode = low.text(node, "mode", "nearest")
     policy = low.text(node, "keep_aspect_ratio_policy", "stretch")
-    if low.integer(node, "exclude_outside", 0) or policy != "stretch":
-        raise Unsupported(f"exclude_outside is set, or keep_aspect_ratio_policy is {policy}")
     smooth = bool(low.integer(node, "antialias", 0))
+    excluded = bool(low.integer(node, "exclude_outside", 0))
+    if (
+        excluded != smooth
+    ):  # torch leaves out what lies outside where it antialiases, and only there
+        raise Unsupported(f"antialias is {smooth:d}, but exclude_outside is {excluded:d}")
+    if policy != "stretch":
+        raise Unsupported(f"its keep_aspect_ratio_policy is {policy}")
     if mode == "nearest":
         rounding = low.text(node, "nearest_mode", "floor" if old else "round_prefer_floor")
         return low.call(nearest, low.data(node), scales, sizes, form, rounding)
@@ -79,8 +85,8 @@ def _interpolated(
     kind = _SMOOTH.get((mode, rank - 2))
     if kind is None or (scales is not None and scales[:2] != [1, 1]):
         raise Unsupported(f"it interpolates {rank - 2} axes, mode {mode}, scales {scales}")
-    coefficient = low.real(node, "cubic_coeff_a", _CUBIC)
-    if mode == "cubic" and coefficient != _CUBIC and not smooth:
+    coefficient = low.real(node, "cubic_coeff_a", -0.75)
+    if mode == "cubic" and coefficient != _CUBIC[smooth]:
         raise Unsupported(f"its cubic coefficient is {coefficient}")
     return low.call(
         functional.interpolate, low.data(node), None if sizes is None else sizes[2:],

@@ -128,6 +128,28 @@ def test_a_bias_that_another_op_reads_keeps_its_name() -> None:
     torch.testing.assert_close(_trained(lowered, x), _trained(module, x))
 
 
+class Standardised(nn.Module):
+    """A convolution whose weight is standardised by a BatchNorm, as in NF-ResNets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.gain = nn.Parameter(torch.rand(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = self.conv.weight.reshape(1, 4, -1)
+        made = functional.batch_norm(flat, None, None, self.gain, None, True, 0.0, 1e-5)
+        weight = made.reshape(self.conv.weight.shape)
+        return functional.conv2d(x, weight, self.conv.bias).mean((2, 3))
+
+
+def test_a_standardised_weight_has_its_gradient() -> None:
+    torch.manual_seed(0)
+    module, x = Standardised(), torch.randn(2, 3, 6, 6)
+    lowered = to_torch(irprune.from_torch(module, (x,)))
+    torch.testing.assert_close(_trained(lowered, x), _trained(module, x))
+
+
 def test_trained_weights_come_back_and_nothing_else_changes() -> None:
     torch.manual_seed(0)
     module, x = Small(), torch.randn(4, 3, 6, 6)

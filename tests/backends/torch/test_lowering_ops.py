@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import Net, feeds_of, relative_error, run, seeds
 
-from irprune import Model
+from irprune import IrpruneError, Model
 from irprune.backends.torch import to_torch
 from irprune.backends.torch.lowering import rules
 
@@ -118,6 +118,15 @@ def _flat_norm(kind: str, weights: int) -> Build:
     return build
 
 
+def _length_of_one(net: Net, k: int) -> str:
+    """A range up to a length that is gathered as a number, not as a vector."""
+    x = net.input("N", 4, 6, "W")
+    width = net.op("Gather", net.op("Shape", x), net.constant(np.array(3)), axis=0)
+    zero, one = (net.constant(np.array(n)) for n in (0, 1))
+    steps = net.op("Range", zero, width, one)
+    return net.op("Mul", x, net.op("Cast", steps, to=1))
+
+
 def _gathered(net: Net, k: int) -> str:
     index = [np.array(-1), np.array([0, -2]), np.array([[1, 0], [3, 2]])][k % 3]
     return net.op("Gather", _x(net), net.constant(index.astype(np.int64)), axis=1)
@@ -197,6 +206,12 @@ FAMILIES: dict[str, Build] = {
     "Resize linear": _resize("linear", "half_pixel"),
     "Resize aligned": _resize("linear", "align_corners", by_size=True),
     "Resize asymmetric": _resize("linear", "asymmetric"),
+    "Resize linear antialias": _resize(
+        "linear", "half_pixel", by_size=True, antialias=1, exclude_outside=1
+    ),
+    "Resize cubic antialias": _resize(
+        "cubic", "half_pixel", by_size=True, antialias=1, exclude_outside=1, cubic_coeff_a=-0.5
+    ),
     "Resize cubic": _resize("cubic", "half_pixel", by_size=True),
     "DepthToSpace": _unary("DepthToSpace", blocksize=2),
     "DepthToSpace CRD": _unary("DepthToSpace", blocksize=2, mode="CRD"),
@@ -208,6 +223,7 @@ FAMILIES: dict[str, Build] = {
     "Slice": _sliced,
     "Split": _split,
     "Reshape": _shapes,
+    "Range": _length_of_one,
     "ScatterND": _scattered,
     "Attention": _attention,
     "Where": _where,
@@ -232,6 +248,23 @@ def test_op_equals_onnxruntime(name: str, seed: int, k: int) -> None:
     with torch.no_grad():
         found = to_torch(Model.from_proto(proto))(*map(torch.from_numpy, feeds.values()))
     assert relative_error(found.numpy(), run(proto, feeds)[y]) <= 2e-5
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"antialias": 1}, "exclude_outside is 0"),
+        ({"exclude_outside": 1}, "exclude_outside is 1"),
+        ({"antialias": 1, "exclude_outside": 1}, "coefficient is -0.75"),
+    ],
+)
+def test_resizing_that_torch_does_otherwise_is_refused(
+    attributes: dict[str, int], said: str
+) -> None:
+    net = Net(opset=18)
+    y = _resize("cubic", "half_pixel", by_size=True, **attributes)(net, 1)
+    with pytest.raises(IrpruneError, match=said):
+        to_torch(Model.from_proto(net.proto(y)))
 
 
 def test_attention_becomes_one_kernel() -> None:
