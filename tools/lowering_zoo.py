@@ -205,11 +205,20 @@ def measure_module(row: Row, name: str) -> None:
     if used:
         row.reason = f"no gradient for {', '.join(used[:4])}"
     elif max(row.loss, row.gradients) > BOUND:
-        exact = [copy.deepcopy(each).double() for each in (module, lowered)]
+        judge_exactly(row, module, lowered, x)
+
+
+def judge_exactly(row: Row, module: Any, lowered: Any, x: Any) -> None:
+    """Tell gradients that differ in float32 alone from a fault."""
+    exact = [copy.deepcopy(each).double() for each in (module, lowered)]
+    try:
         loss, gradients, _ = step_errors(*exact, x.double())
-        row.reason = f"one step in float64: loss {loss:.1e}, gradients {gradients:.1e}"
-        if max(loss, gradients) <= EXACT and row.error is not None and row.error <= BOUND:
-            row.verdict = "float32"
+    except RuntimeError as error:  # the graph casts to float32 itself
+        row.reason = f"no step in float64: {str(error).strip().splitlines()[0]}"
+        return
+    row.reason = f"one step in float64: loss {loss:.1e}, gradients {gradients:.1e}"
+    if max(loss, gradients) <= EXACT and row.error is not None and row.error <= BOUND:
+        row.verdict = "float32"
 
 
 def step_errors(module: Any, lowered: Any, x: Any) -> tuple[float, float, list[str]]:
