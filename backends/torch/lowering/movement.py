@@ -257,6 +257,20 @@ def pad_other(x: Tensor, before: list[int], after: list[int], mode: str) -> Tens
     return x
 
 
+def _col2im(low: Lowering, node: ir.Node) -> fx.Node:
+    """Sum sliding blocks into an image; torch pads both sides of an axis by the same."""
+    block = low.ints(node, 2)
+    assert block is not None
+    if len(block) != 2:
+        raise Unsupported(f"its blocks have {len(block)} axes, torch folds 2")
+    pads = low.ints(node, None, "pads") or [0] * 4
+    if pads[:2] != pads[2:]:
+        raise Unsupported(f"its pads differ by side: {pads}")
+    dilations, strides = (low.ints(node, None, name) or [1, 1] for name in ("dilations", "strides"))
+    sizes = low.sizes(node, 1)
+    return low.call(functional.fold, low.data(node), sizes, block, dilations, pads[:2], strides)
+
+
 RULES: dict[str, Rule] = {
     "Reshape": _reshape,
     "Flatten": _flatten,
@@ -272,4 +286,5 @@ RULES: dict[str, Rule] = {
     "Expand": _expand,
     "Tile": _tile,
     "Pad": _pad,
+    "Col2Im": _col2im,
 }

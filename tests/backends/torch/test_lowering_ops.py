@@ -118,6 +118,13 @@ def _flat_norm(kind: str, weights: int) -> Build:
     return build
 
 
+def _folded(net: Net, k: int) -> str:
+    pads, step = [[0, 0, 0, 0], [1, 0, 1, 0]][k % 2], 1 + k % 3
+    rows, columns = (6 + 2 * pads[0] - 2) // step + 1, (5 - 3) // step + 1
+    x = net.input("N", 12, rows * columns)
+    return net.op("Col2Im", x, net.ints(6, 5), net.ints(2, 3), pads=pads, strides=[step, step])
+
+
 def _length_of_one(net: Net, k: int) -> str:
     """A range up to a length that is gathered as a number, not as a vector."""
     x = net.input("N", 4, 6, "W")
@@ -224,6 +231,7 @@ FAMILIES: dict[str, Build] = {
     "Split": _split,
     "Reshape": _shapes,
     "Range": _length_of_one,
+    "Col2Im": _folded,
     "ScatterND": _scattered,
     "Attention": _attention,
     "Where": _where,
