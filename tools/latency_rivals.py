@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import shlex
 import statistics
 import sys
@@ -28,6 +29,7 @@ from latency_targets import INEXACT, log, measured, parser_of
 from results import Row, keep, kept, publish
 from rivals_tools import Network
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from irprune import api
 from irprune.cost import CostModel
@@ -40,7 +42,13 @@ KINDS = {"plain": None, "rounded": 16}
 
 
 def theirs(network: Network, round_to: int | None) -> nn.Module:
-    """Torch-Pruning's result nearest to half the MACs."""
+    """Torch-Pruning's result nearest to half the MACs.
+
+    A ViT is pruned as its authors' test of torchvision does: widths that its heads divide, the
+    attention's output layers ignored as such, and the width that its forward states set afterwards.
+    """
+    heads = network.module.encoder.layers[0].num_heads if _is_vit(network.module) else None
+    step = math.lcm(round_to or 1, heads) if heads else round_to
     full, _ = tp.utils.count_ops_and_params(network.module, network.example)
     low, high = 0.0, 0.9
     best: tuple[float, nn.Module] | None = None
@@ -48,18 +56,27 @@ def theirs(network: Network, round_to: int | None) -> nn.Module:
         ratio = (low + high) / 2
         module = copy.deepcopy(network.module)
         layers = dict(zip(network.module.modules(), module.modules(), strict=True))
+        ignored = [layers[layer] for layer in network.classifiers()]
+        ignored += [m for m in module.modules() if isinstance(m, NonDynamicallyQuantizableLinear)]
         tp.pruner.BasePruner(
             module, network.example,
             importance=tp.importance.GroupMagnitudeImportance(p=1),
-            global_pruning=False, pruning_ratio=ratio, round_to=round_to,
-            ignored_layers=[layers[layer] for layer in network.classifiers()],
+            global_pruning=False, pruning_ratio=ratio, round_to=step, ignored_layers=ignored,
         ).step()  # fmt: skip
+        if _is_vit(module):
+            module.hidden_dim = module.conv_proj.out_channels
         share = tp.utils.count_ops_and_params(module, network.example)[0] / full
         if best is None or abs(share - SHARE) < abs(best[0] - SHARE):
             best = share, module
         low, high = (ratio, high) if share > SHARE else (low, ratio)
     assert best is not None
     return best[1]
+
+
+def _is_vit(module: nn.Module) -> bool:
+    from torchvision.models import VisionTransformer  # after zoo_models, which makes it importable
+
+    return isinstance(module, VisionTransformer)
 
 
 def macs(path: Path) -> int:
