@@ -34,6 +34,8 @@ import irprune
 from irprune.backends.ort.machine import describe
 
 MODELS = ["resnet50", "mobilenet_v2", "densenet121", "vgg16", "vit_b_16"]
+OWN_SIZE = ("vit", "vgg")
+"""Networks that are made for one image size; others take the size that is asked for."""
 WARM_UP = 2
 COMPARED = 4
 """Images whose loss and gradients are compared."""
@@ -64,7 +66,7 @@ def stepper(module: nn.Module, x: torch.Tensor, labels: torch.Tensor) -> Callabl
 
 def key_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return what tells the row of one network from others."""
-    size = networks()[name].size if name.startswith("vit") else options.size
+    size = networks()[name].size if name.startswith(OWN_SIZE) else options.size
     values = (name, options.device, options.batch, size, options.threads)
     return dict(zip(KEY, values, strict=True))
 

@@ -22,6 +22,7 @@ from irprune.walk import Dim, describe, dims_of
 MOST_EVALUATED = 1 << 22
 """Elements of a constant that is computed once, when the graph is lowered."""
 _MOST_NAMED = 8
+_REFUSED_RANK = 5
 
 
 class Unsupported(Exception):
@@ -282,12 +283,18 @@ class Lowering:
         elif value in self.roles and self.roles[value] is not Role.CONSTANT:
             made = self.graph.get_attr(self.places.tensor(value))
         elif value in self.constants:
-            path = self.places.constant(value.name or "", to_tensor(self.constants[value]))
-            made = self.graph.get_attr(path)
+            made = self._constant(value.name or "", self.constants[value])
         else:
             raise Unsupported(f"its input {value.name} is not computed before it")
         self.made[value] = made
         return made
+
+    def _constant(self, name: str, array: np.ndarray) -> fx.Node:
+        """Hold a constant, of rank 5 flat: `Module.to(memory_format=channels_last)` refuses it."""
+        if array.ndim != _REFUSED_RANK:
+            return self.graph.get_attr(self.places.constant(name, to_tensor(array)))
+        flat = self.graph.get_attr(self.places.constant(name, to_tensor(array.ravel())))
+        return self.method("reshape", flat, array.shape)
 
     def operand(self, value: ir.Value, other: ir.Value | None = None) -> Any:
         """Return what enters a formula: a number for a constant that one is enough for.

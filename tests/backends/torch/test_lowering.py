@@ -150,6 +150,18 @@ def test_a_standardised_weight_has_its_gradient() -> None:
     torch.testing.assert_close(_trained(lowered, x), _trained(module, x))
 
 
+def test_a_constant_of_five_axes_does_not_keep_channels_last_away() -> None:
+    net = Net()
+    x = net.op("Reshape", net.input("N", 4, 3, 3), net.ints(0, 2, 2, 3, 3))
+    mask = net.constant(np.tri(3, dtype=np.float32)[None, None, None])
+    y = net.op("Mul", x, mask)
+    proto = net.proto(y)
+    lowered = to_torch(Model.from_proto(proto)).to(memory_format=torch.channels_last)
+    feeds = feeds_of(proto, 0)
+    (found,) = (lowered(torch.from_numpy(value)) for value in feeds.values())
+    assert relative_error(found.numpy(), run(proto, feeds)[y]) == 0
+
+
 def test_trained_weights_come_back_and_nothing_else_changes() -> None:
     torch.manual_seed(0)
     module, x = Small(), torch.randn(4, 3, 6, 6)
