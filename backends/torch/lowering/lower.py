@@ -283,17 +283,17 @@ class Lowering:
         elif value in self.roles and self.roles[value] is not Role.CONSTANT:
             made = self.graph.get_attr(self.places.tensor(value))
         elif value in self.constants:
-            made = self._constant(value.name or "", self.constants[value])
+            made = self._constant(self.constants[value])
         else:
             raise Unsupported(f"its input {value.name} is not computed before it")
         self.made[value] = made
         return made
 
-    def _constant(self, name: str, array: np.ndarray) -> fx.Node:
+    def _constant(self, array: np.ndarray) -> fx.Node:
         """Hold a constant, of rank 5 flat: `Module.to(memory_format=channels_last)` refuses it."""
         if array.ndim != _REFUSED_RANK:
-            return self.graph.get_attr(self.places.constant(name, to_tensor(array)))
-        flat = self.graph.get_attr(self.places.constant(name, to_tensor(array.ravel())))
+            return self.graph.get_attr(self.places.constant(to_tensor(array)))
+        flat = self.graph.get_attr(self.places.constant(to_tensor(array.ravel())))
         return self.method("reshape", flat, array.shape)
 
     def operand(self, value: ir.Value, other: ir.Value | None = None) -> Any:

@@ -46,7 +46,7 @@ class Places:
             self._home[value], self._paths[path] = path, value
         return self._home[value]
 
-    def constant(self, name: str, tensor: Tensor) -> str:
+    def constant(self, tensor: Tensor) -> str:
         """Return the path of a constant that no state_dict lists."""
         path = f"{_CONSTANTS}.c{len(self._paths)}"
         self._paths[path] = tensor

@@ -31,9 +31,8 @@ def _resize(low: Lowering, node: ir.Node) -> fx.Node:
     policy = low.text(node, "keep_aspect_ratio_policy", "stretch")
     smooth = bool(low.integer(node, "antialias", 0))
     excluded = bool(low.integer(node, "exclude_outside", 0))
-    if (
-        excluded != smooth
-    ):  # torch leaves out what lies outside where it antialiases, and only there
+    # torch leaves out what lies outside where it antialiases, and only there.
+    if excluded != smooth:
         raise Unsupported(f"antialias is {smooth:d}, but exclude_outside is {excluded:d}")
     if policy != "stretch":
         raise Unsupported(f"its keep_aspect_ratio_policy is {policy}")

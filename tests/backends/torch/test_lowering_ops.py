@@ -106,16 +106,12 @@ def _layer_norm(net: Net, k: int) -> str:
     return net.op("LayerNormalization", _x(net), net.weight(6), net.weight(6))
 
 
-def _flat_norm(kind: str, weights: int) -> Build:
+def _flat_layer_norm(net: Net, k: int) -> str:
     """A normalisation behind a flatten whose length inference does not know."""
-
-    def build(net: Net, k: int) -> str:
-        x = _x(net)
-        length = net.op("Max", net.op("Gather", net.op("Shape", x), net.ints(0)), net.ints(1))
-        flat = net.op("Reshape", x, net.op("Concat", length, net.ints(-1), axis=0))
-        return net.op(kind, flat, *(net.weight(144) for _ in range(weights)))
-
-    return build
+    x = _x(net)
+    length = net.op("Max", net.op("Gather", net.op("Shape", x), net.ints(0)), net.ints(1))
+    flat = net.op("Reshape", x, net.op("Concat", length, net.ints(-1), axis=0))
+    return net.op("LayerNormalization", flat, net.weight(144), net.weight(144))
 
 
 def _folded(net: Net, k: int) -> str:
@@ -199,7 +195,7 @@ FAMILIES: dict[str, Build] = {
         "InstanceNormalization", _x(net), net.weight(4), net.weight(4)
     ),
     "LayerNormalization": _layer_norm,
-    "LayerNormalization flat": _flat_norm("LayerNormalization", 2),
+    "LayerNormalization flat": _flat_layer_norm,
     "MaxPool": _pool("MaxPool"),
     "MaxPool ceil": _pool("MaxPool", ceil_mode=1),
     "AveragePool": _pool("AveragePool"),
