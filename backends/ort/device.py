@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import platform
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,13 +14,14 @@ from irprune.backends.ort.latency import Latency, Study, fingerprint, latency, m
 from irprune.backends.ort.providers import CPU, CUDA, TENSORRT, short_name
 from irprune.cache import Cache
 from irprune.errors import IrpruneError
+from irprune.host import cpu, cpu_flags
 from irprune.kernels import split
 from irprune.protocols import Prunable
 from irprune.staircase import Finding
 
 T = TypeVar("T")
 
-MEASUREMENT = 2
+MEASUREMENT = 3
 """Raised whenever what is measured, or how, changes: older measurements are left alone."""
 
 _SHORT = {short_name(provider): provider for provider in (CPU, CUDA, TENSORRT)}
@@ -34,17 +32,6 @@ _NOTABLE = 0.05
 
 _TRUSTED = 0.1
 """Error of a law, as a part of the measured time, above which it may be the noise of others."""
-
-
-def _cpuinfo() -> str:
-    if platform.system() != "Linux" or platform.machine() not in ("x86_64", "i686"):
-        return ""
-    return Path("/proc/cpuinfo").read_text()
-
-
-def _has_avx512() -> bool:
-    flags = re.search(r"^flags\s*:(.*)$", _cpuinfo(), re.MULTILINE)
-    return flags is not None and "avx512f" in flags[1].split()
 
 
 def _silent(message: str) -> None:
@@ -60,7 +47,7 @@ class CpuDevice:
     """
 
     name: str = "cpu"
-    avx512: bool = field(default_factory=_has_avx512)
+    avx512: bool = field(default_factory=lambda: "avx512f" in cpu_flags())
     threads: int = 1
     provider: str = CPU
 
@@ -124,10 +111,9 @@ class CpuDevice:
 
     def key(self) -> dict[str, Any]:
         """Return what measurements depend on."""
-        model = re.search(r"^model name\s*:(.*)$", _cpuinfo(), re.MULTILINE)
         return {
             "measurement": MEASUREMENT,
-            "cpu": model[1].strip() if model else platform.processor() or platform.machine(),
+            "cpu": cpu(),
             "avx512": self.avx512,
             "provider": self.provider,
             "onnxruntime": _version(),

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from irprune.host import cpu
+
 OTHERS = 0.1
 """CPUs' worth of other work from which on it is worth a note."""
 STOLEN = 0.01
@@ -23,7 +25,7 @@ _TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 def describe() -> dict[str, Any]:
     """Return the machine's CPU, cores and system, fit for JSON."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu(),
         "cpus": os.cpu_count(),
         "usable_cpus": len(usable_cpus()),
         "system": platform.platform(),
@@ -132,12 +134,3 @@ def _megahertz(root: Path) -> float | None:
     except (OSError, ValueError):
         return None
     return sum(found) / len(found) if found else None
-
-
-def _cpu_name() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +14,7 @@ import numpy as np
 from irprune.channels import ChannelClasses, Site, describe
 from irprune.coarse import layers_of
 from irprune.groups import Group, Groups
+from irprune.host import cpu
 from irprune.pipeline.language import parse
 from irprune.pipeline.options import resolve
 from irprune.plan import Plan, first_row
@@ -73,19 +72,10 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "cores": os.cpu_count(),
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
     }
-
-
-def _cpu() -> str | None:
-    """Return the name of the processor, where the system tells it."""
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or None
 
 
 def _version(package: str) -> str | None:

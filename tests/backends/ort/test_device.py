@@ -1,9 +1,8 @@
-import platform
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from irprune.backends.ort import device
 from irprune.backends.ort.device import CpuDevice
 from irprune.cache import VARIABLE
 from irprune.protocols import DeviceModel
@@ -11,34 +10,17 @@ from irprune.staircase import Finding, Law
 
 
 @pytest.mark.parametrize(
-    ("system", "machine", "flags", "align"),
-    [
-        ("Linux", "x86_64", "fpu avx2 avx512f avx512vl", 16),
-        ("Linux", "x86_64", "fpu avx2 avx512_vnni", 8),
-        ("Linux", "aarch64", "avx512f", 8),
-        ("Darwin", "x86_64", "avx512f", 8),
-    ],
+    ("flags", "align"),
+    [({"avx2", "avx512f", "avx512vl"}, 16), ({"avx2", "avx512_vnni"}, 8), ({"asimd"}, 8)],
 )
 def test_align(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    system: str,
-    machine: str,
-    flags: str,
-    align: int,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: set[str], align: int
 ) -> None:
-    monkeypatch.setattr(platform, "system", lambda: system)
-    monkeypatch.setattr(platform, "machine", lambda: machine)
-    read, text = Path.read_text, f"model name\t: x\nflags\t\t: {flags}\n\n"
-
-    def patched(path: Path, *args: Any, **options: Any) -> str:
-        return text if str(path) == "/proc/cpuinfo" else read(path, *args, **options)
-
-    monkeypatch.setattr(Path, "read_text", patched)
+    monkeypatch.setattr(device, "cpu_flags", lambda: flags)
     monkeypatch.setenv(VARIABLE, str(tmp_path))
-    device: DeviceModel = CpuDevice()
-    assert device.name == "cpu"
-    assert device.align() == align
+    found: DeviceModel = CpuDevice()
+    assert found.name == "cpu"
+    assert found.align() == align
 
 
 def test_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
