@@ -1,7 +1,8 @@
 """Per-node times of a model in a child process of its own.
 
 Node times are the least of several runs, for what disturbs a run only makes it slower; whole runs
-are medians of bursts, as a benchmark takes them.
+are medians of the medians of bursts, as a benchmark takes them: with several threads a mean would
+hold disturbances that no single run of a fast model has.
 
 `profile` {model, threads, provider} + feeds -> {nodes, seconds, reference}
           nodes: [name, seconds] in the order of execution; seconds: per run without the
@@ -81,10 +82,10 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _burst(work: Callable[[], object]) -> float:
-    """Return the seconds per call of some in a row, as a benchmark times them: caches are warm."""
+    """Return the median seconds of some calls in a row, as a benchmark does: caches are warm."""
     once = _seconds(work)
     repeat = max(1, math.ceil(MIN_SAMPLE_S / once))
-    return _seconds(lambda: [work() for _ in range(repeat)]) / repeat
+    return median(_seconds(work) for _ in range(repeat))
 
 
 def _nodes(events: list[dict[str, Any]], runs: int) -> list[tuple[str, float]]:
