@@ -66,9 +66,10 @@ class BenchSettings:
     model only) is narrower than the fraction `precision` of its value, or until `limit_s` seconds
     of rounds are over. Each model runs in `processes` processes, one after the other, which share
     the rounds: where a process lies in memory makes it up to some per cent faster or slower for
-    as long as it lives. `warmup` counts untimed runs of each model before the first round. The
-    `provider` may be a short name (`cpu`, `cuda`, `tensorrt`) or onnxruntime's own. `seed` draws
-    the order of the models in each round and the bootstrap samples.
+    as long as it lives. Where they leave time and an interval that is too wide, more follow.
+    `warmup` counts untimed runs of each model before the first round. The `provider` may be a
+    short name (`cpu`, `cuda`, `tensorrt`) or onnxruntime's own. `seed` draws the order of the
+    models in each round and the bootstrap samples.
     """
 
     rounds: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 import time
@@ -70,8 +71,8 @@ class OrtBencher:
         lanes = [_Lane(path, self.timeout) for path in models]
         about: dict[str, Any] = {}
         notes: dict[str, None] = {}
-        rounds = 0
-        for turn in _turns(settings):
+        rounds, spent = 0, 0.0
+        for number, turn in enumerate(_turns(settings), 1):
             live = [lane for lane in lanes if lane.error is None]
             with ExitStack() as stack:
                 for lane in live:
@@ -83,9 +84,15 @@ class OrtBencher:
                 before = machine.Moment.now(lane.pid for lane in live)
                 rounds += _rounds(live, turn)
                 after = machine.Moment.now(lane.pid for lane in live)
+                spent += after.clock - before.clock
                 notes |= dict.fromkeys(machine.disturbances(before, after))
                 for lane in live:
                     lane.end()
+            left = settings.limit_s - spent
+            if settings.rounds is None and number >= settings.processes:
+                runs = [lane.samples for lane in lanes if lane.error is None]
+                if left < turn.limit_s or _precise(runs, settings):
+                    break
         rows = tuple(lane.row(lanes[0], about["provider"], settings.seed) for lane in lanes)
         on_gpu = about.get("provider") in (CUDA, TENSORRT)
         environment = {
@@ -146,20 +153,20 @@ def _check(settings: BenchSettings) -> None:
 
 
 def _turns(settings: BenchSettings) -> Iterator[BenchSettings]:
-    """Yield what each set of processes has to do: its part of the rounds, or of the limit."""
-    count = (
-        settings.processes if settings.rounds is None else min(settings.processes, settings.rounds)
-    )
-    for k in range(count):
-        yield replace(
-            settings,
-            rounds=None
-            if settings.rounds is None
-            else settings.rounds * (k + 1) // count - settings.rounds * k // count,
-            precision=settings.precision * math.sqrt(count),
-            limit_s=settings.limit_s / count,
-            seed=settings.seed + k,
-        )
+    """Yield what each set of processes has to do: its part of the rounds, or of the limit.
+
+    Without a number of rounds there is no end: sets that were precise early leave time for more.
+    """
+    if settings.rounds is not None:
+        count = min(settings.processes, settings.rounds)
+        for k in range(count):
+            part = settings.rounds * (k + 1) // count - settings.rounds * k // count
+            yield replace(settings, rounds=part, seed=settings.seed + k)
+        return
+    count = settings.processes
+    precision, limit = settings.precision * math.sqrt(count), settings.limit_s / count
+    for k in itertools.count():
+        yield replace(settings, precision=precision, limit_s=limit, seed=settings.seed + k)
 
 
 class _Lane:
@@ -254,7 +261,7 @@ def _rounds(lanes: Sequence[_Lane], settings: BenchSettings) -> int:
         if time.monotonic() >= end:
             break
         if settings.rounds is None and done >= look:
-            if _precise(lanes, settings):
+            if _precise([lane.samples[-1:] for lane in lanes if lane.error is None], settings):
                 break
             look = math.ceil(done * STEP)
     return done
@@ -272,14 +279,14 @@ def _orders(count: int, seed: int) -> Iterator[list[int]]:
         yield order[::-1]
 
 
-def _precise(lanes: Sequence[_Lane], settings: BenchSettings) -> bool:
-    """Say whether these processes tell every ratio (of a single model: its latency) well enough.
+def _precise(runs: Sequence[list[list[float]]], settings: BenchSettings) -> bool:
+    """Say whether every ratio (of a single model: its latency) is told well enough.
 
-    Where the first model failed, ratios to another are as hard to tell.
+    `runs` has the samples of each model, by process; none is well enough told. Where the first
+    model failed, ratios to another are as hard to tell.
     """
-    live = [lane.samples[-1:] for lane in lanes if lane.error is None]
-    if len(live) > 1:
-        found = [timing.ratio(samples, live[0], settings.seed) for samples in live[1:]]
+    if len(runs) > 1:
+        found = [timing.ratio(samples, runs[0], settings.seed) for samples in runs[1:]]
     else:
-        found = [timing.estimate(samples, settings.seed) for samples in live]
+        found = [timing.estimate(samples, settings.seed) for samples in runs]
     return all(timing.width(each) <= settings.precision for each in found)

@@ -13,6 +13,7 @@ from irprune import timing
 from irprune.backends.ort import bench
 from irprune.backends.ort.bench import OrtBencher
 from irprune.backends.ort.child import Child
+from irprune.backends.ort.machine import Moment
 from irprune.errors import IrpruneError
 from irprune.protocols import Bencher, Benchmark, BenchSettings, Estimate
 
@@ -102,6 +103,31 @@ def test_processes_share_the_rounds(write: Write, monkeypatch: pytest.MonkeyPatc
     medians = [np.median(b / a) for a, b in zip(parts[:3], parts[3:], strict=True)]
     assert large.ratio is not None
     assert large.ratio.value == pytest.approx(np.mean(medians))
+
+
+@pytest.mark.parametrize(("precision", "count"), [(1e9, 3), (1e-9, 5)])
+def test_more_processes_follow_until_the_whole_is_precise(
+    write: Write, monkeypatch: pytest.MonkeyPatch, precision: float, count: int
+) -> None:
+    """Every set stops after half of its part of the limit; the last part is never begun."""
+    loads: list[str] = []
+    spy(monkeypatch, lambda child, op, name: loads.append(name) if op == "load" else None)
+    clock = iter(float(k) for k in range(1000))
+
+    def moment(pids: object) -> Moment:
+        return Moment(next(clock), None, None, 0.0, None)
+
+    def two(lanes: list[Any], settings: BenchSettings) -> int:
+        for lane in [*lanes, *lanes]:
+            lane.sample()
+        return 2
+
+    monkeypatch.setattr(bench.machine.Moment, "now", moment)
+    monkeypatch.setattr(bench, "_rounds", two)
+    settings = BenchSettings(processes=3, precision=precision, limit_s=6, warmup=0)
+    found = run([write("a", SMALL), write("b", SMALL)], settings)
+    assert loads == ["a", "b"] * count
+    assert found.rounds == 2 * count
 
 
 CUTS = (slice(0, 2), slice(2, 4), slice(4, 7))
