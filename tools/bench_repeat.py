@@ -47,13 +47,13 @@ def files(folder: Path, name: str) -> tuple[Path, Path]:
     return folder / f"{name}.onnx", folder / f"{name}_half.onnx"
 
 
-def measure(folder: Path, seconds: float, options: list[str]) -> None:
+def measure(folder: Path, names: list[str], seconds: float, options: list[str]) -> None:
     """Run pairs in turn until all repeats are there or the time is over."""
     store = folder / "runs.json"
     runs: dict[str, list[dict[str, Any]]] = json.loads(store.read_text()) if store.exists() else {}
     end = time.monotonic() + seconds
     for number in range(2 * REPEATS):
-        for name in NETWORKS:
+        for name in names:
             done = runs.setdefault(name, [])
             if len(done) > number:
                 continue
@@ -109,12 +109,14 @@ def main() -> None:
     parser.add_argument("what", choices=("prepare", "measure", "table"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seconds", type=float, default=150, help="start no run after these")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--bench", default="", help="options of `irprune bench`, as one text")
     arguments = parser.parse_args()
     if arguments.what == "prepare":
         prepare(arguments.folder)
     elif arguments.what == "measure":
-        measure(arguments.folder, arguments.seconds, shlex.split(arguments.bench))
+        options = shlex.split(arguments.bench)
+        measure(arguments.folder, arguments.networks, arguments.seconds, options)
     else:
         table(arguments.folder)
 

@@ -24,7 +24,7 @@ import numpy as np
 import onnxruntime
 from accuracy import SHARED, batches, test_images
 from latency_targets import INEXACT, log, measured, parser_of
-from results import Row, keep, kept, publish
+from results import Row, Rows, by_cpu, keep, kept, key_of, publish
 
 from irprune import api
 from irprune.channels import analyse
@@ -121,39 +121,52 @@ def trained(job: Job, target: float, images: np.ndarray, labels: np.ndarray) -> 
     return row
 
 
-def document(rows: dict[str, Row]) -> str:
-    """The whole report as markdown."""
-    lines = ["| network | target | latency | kept l1 | uniform: latency | kept l1 | more |"]
-    lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    gains = []
-    ways = ["| network | target | way | latency | accuracy |", "| --- | ---: | --- | ---: | ---: |"]
-    for key, row in rows.items():
-        name, target, _ = key.split("|")
+def tables(rows: list[tuple[list[str], Row]]) -> list[str]:
+    """The rows of a CPU as markdown."""
+    lines = [
+        "| network | target | threads | latency | kept l1 | uniform: latency | kept l1 | more |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    gains: dict[str, list[float]] = {}
+    ways = [
+        "| trained network | target | threads | way | latency | accuracy without training |",
+        "| --- | ---: | ---: | --- | ---: | ---: |",
+    ]
+    for (name, target, threads), row in rows:
+        start = f"| {name} | {target} | {threads} |"
         if "kept" in row and "uniform_kept" in row:
             gain = row["kept"] / row["uniform_kept"] - 1
-            gains.append(gain)
+            gains.setdefault(threads, []).append(gain)
             lines.append(
-                f"| {name} | {target} | {row['ratio']:.3f} | {row['kept']:.3f} | "
+                f"{start} {row['ratio']:.3f} | {row['kept']:.3f} | "
                 f"{row['uniform_ratio']:.3f} | {row['uniform_kept']:.3f} | {gain:+.1%} |"
             )
         elif "error" in row or "kept" in row:
             why = row.get("error") or row.get("uniform_error")
-            lines.append(f"| {name} | {target} | {why} | | | | |")
+            lines.append(f"{start} {why} | | | | |")
         else:
             for way, cell in row.items():
                 if "error" in cell:
-                    ways.append(f"| {name} | {target} | {way} | {cell['error']} | |")
+                    ways.append(f"{start} {way} | {cell['error']} | |")
                 else:
-                    ways.append(
-                        f"| {name} | {target} | {way} | {cell['ratio']:.3f} | "
-                        f"{cell['accuracy']:.1%} |"
-                    )
+                    ways.append(f"{start} {way} | {cell['ratio']:.3f} | {cell['accuracy']:.1%} |")
+    parts = []
+    if gains:
+        said = [
+            f"- threads: {threads}: median {statistics.median(found):+.1%} importance, "
+            f"{len(found)} networks."
+            for threads, found in sorted(gains.items())
+        ]
+        parts += ["\n".join(said), "\n".join(lines)]
+    return parts + (["\n".join(ways)] if len(ways) > 2 else [])
+
+
+def document(rows: Rows) -> str:
+    """The whole report as markdown."""
     command = f"python tools/equal_latency.py {shlex.join(sys.argv[1:])}"
     parts = ["# At equal measured latency", f"`{command}`"]
-    if gains:
-        parts += ["\n".join(lines), f"Median: {statistics.median(gains):+.1%} importance."]
-    if len(ways) > 2:
-        parts += ["## Accuracy without training, trained CIFAR-10 ResNets", "\n".join(ways)]
+    for cpu, mine in by_cpu(rows).items():
+        parts += [f"## {cpu}", *tables(mine)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -181,7 +194,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for name in args.models:
-            key = f"{name}|{args.target}|{args.threads}"
+            key = key_of(name, args.target, args.threads)
             allow = "allow=inexact" if name in INEXACT else ""
             file = args.zoo / f"{name}.dynamo-static.onnx"
             if key not in rows:
@@ -190,7 +203,7 @@ def main() -> int:
         for name in args.trained:
             file = SHARED / "models" / "onnx" / f"{name}_cifar10.onnx"
             for target in args.targets:
-                key = f"{name}|{target}|{args.threads}"
+                key = key_of(name, target, args.threads)
                 if key not in rows:
                     args.data.mkdir(parents=True, exist_ok=True)
                     images, labels = test_images(args.images, args.data)

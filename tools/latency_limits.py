@@ -21,13 +21,14 @@ from statistics import median
 
 import numpy as np
 from latency_targets import log
-from results import kept, publish
+from results import by_cpu, kept, publish
 
 from irprune import api
 from irprune.backends.ort.device import CpuDevice
 from irprune.channels import ChannelClasses
 from irprune.cost import CostModel
 from irprune.groups import Groups
+from irprune.host import cpu
 from irprune.passbase import Context
 from irprune.passes.choice.budgeted import Budgeted
 from irprune.passes.choice.candidates import Candidates
@@ -74,8 +75,7 @@ def table(rivals: Path, zoo: Path, threads: int) -> Iterator[str]:
     yield "| network | MACs | worth most | fastest | at any worth | / fastest |"
     yield "| --- " + "| ---: " * 5 + "|"
     device, quotients = CpuDevice.parse(f"cpu:{threads}"), []
-    for key, row in kept(rivals).items():
-        name, number = key.split("|")
+    for (name, number), row in by_cpu(kept(rivals))[cpu()]:
         cell = row.get("rounded", {})
         if int(number) != threads or "quotient" not in cell:
             continue

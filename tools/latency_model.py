@@ -12,19 +12,17 @@ models instead, to see what a further model reuses. Run it alone on the machine.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 import time
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from results import Row, by_cpu, keep, kept, key_of, publish
 
 from irprune import api
-from irprune.atomic import write_text
 from irprune.backends.ort.bench import OrtBencher
 from irprune.backends.ort.device import CpuDevice
 from irprune.cache import VARIABLE
@@ -50,7 +48,7 @@ def candidates(path: Path) -> Candidates:
     return Candidates.of(model, channels, context.get(Groups(), model), context)
 
 
-def study(path: Path, threads: int) -> dict[str, Any]:
+def study(path: Path, threads: int) -> Row:
     """Profile one model, then measure random plans; predictions and measurements in seconds."""
     base = candidates(path)
     channels = base.channels
@@ -80,7 +78,7 @@ def study(path: Path, threads: int) -> dict[str, Any]:
     return {"profile_s": profiled, "profiled": model.runs, "whole": model.whole_s, "plans": rows}
 
 
-def errors(entry: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def errors(entry: Row) -> tuple[np.ndarray, np.ndarray]:
     """Relative errors of the latency on the clock of the original, and on that of the wall.
 
     The original was measured when its plans were profiled and again beside each plan here: the
@@ -93,27 +91,26 @@ def errors(entry: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run(options: argparse.Namespace) -> None:
-    results = json.loads(options.results.read_text()) if options.results.exists() else {}
+    results = kept(options.results)
     for path in options.models:
         tag = "reuse" if options.cache else "fresh"
-        name = f"{path.stem} {options.threads} {tag}"
+        name = key_of(path.name.partition(".")[0], options.threads, tag)
         if name in results:
             continue
         with tempfile.TemporaryDirectory() as folder:
             os.environ[VARIABLE] = str(options.cache or folder)
             results[name] = study(path, options.threads)
-        write_text(options.results, json.dumps(results, indent=1) + "\n")
+        keep(options.results, results)
         ratio, absolute = errors(results[name])
         took = f"{results[name]['profiled']} plans in {results[name]['profile_s']:.0f} s"
         print(
-            f"{name:30} profiled {took}; error of the ratio: median {np.median(ratio):.3f}, "
+            f"{name} profiled {took}; error of the ratio: median {np.median(ratio):.3f}, "
             f"95% {np.percentile(ratio, 95):.3f}; absolute: median {np.median(absolute):.3f}",
             flush=True,
         )
 
 
 def report(options: argparse.Namespace) -> None:
-    results = json.loads(options.results.read_text())
     lines = [
         "# The latency model against measurements",
         "",
@@ -122,36 +119,30 @@ def report(options: argparse.Namespace) -> None:
         "the unpruned model when its plans were profiled, against the ratio measured now.",
         "*reuse* profiled after other models, with their cache.",
     ]
-    for threads in ("1", "2"):
-        table = [
-            (name.split()[0], name.split()[2], entry)
-            for name, entry in results.items()
-            if name.split()[1] == threads
-        ]
-        if not table:
-            continue
-        lines += [
-            "",
-            f"## {threads} thread{'s' if threads != '1' else ''}",
-            "",
-            "| model | cache | profiled plans | seconds | ratio: median error | 95 % | worst "
-            "| absolute: median error | 95 % |",
-            "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        ]
-        fresh: list[tuple[np.ndarray, np.ndarray]] = []
-        for name, tag, entry in table:
-            ratio, absolute = errors(entry)
-            if tag == "fresh":
-                fresh.append((ratio, absolute))
-            lines.append(
-                f"| {name} | {tag} | {entry['profiled']} | {entry['profile_s']:.0f} "
-                + _row(ratio, absolute)
-            )
-        ratio, absolute = (np.concatenate(part) for part in zip(*fresh, strict=True))
-        lines.append(f"| **all fresh: {len(ratio)} plans** | | | " + _row(ratio, absolute))
-    text = "\n".join(lines) + "\n"
-    write_text(options.results.with_suffix(".md"), text)
-    print(text)
+    for cpu, rows in by_cpu(kept(options.results)).items():
+        for threads in sorted({number for (_, number, _), _ in rows}):
+            mine = [(name, tag, row) for (name, number, tag), row in rows if number == threads]
+            lines += ["", f"## {cpu}, threads: {threads}", "", *table(mine)]
+    publish("\n".join(lines) + "\n", options.results.with_suffix(".md"))
+
+
+def table(rows: list[tuple[str, str, Row]]) -> list[str]:
+    """Names, kinds of cache and results of the models as markdown."""
+    lines = [
+        "| model | cache | profiled plans | seconds | ratio: median error | 95 % | worst "
+        "| absolute: median error | 95 % |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, tag, entry in rows:
+        lines.append(
+            f"| {name} | {tag} | {entry['profiled']} | {entry['profile_s']:.0f} "
+            + _row(*errors(entry))
+        )
+    for kind in sorted({tag for _, tag, _ in rows}):
+        found = [errors(entry) for _, tag, entry in rows if tag == kind]
+        ratio, absolute = (np.concatenate(part) for part in zip(*found, strict=True))
+        lines.append(f"| **all {kind}: {len(ratio)} plans** | | | " + _row(ratio, absolute))
+    return lines
 
 
 def _row(ratio: np.ndarray, absolute: np.ndarray) -> str:

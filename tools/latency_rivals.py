@@ -26,7 +26,7 @@ import torch_pruning as tp
 import zoo_export
 import zoo_models
 from latency_targets import INEXACT, log, measured, parser_of
-from results import Row, keep, kept, publish
+from results import Row, Rows, by_cpu, keep, kept, key_of, publish
 from rivals_tools import Network
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -140,37 +140,50 @@ def judge(name: str, file: Path, options: str, threads: int, limit: float, folde
     return row
 
 
-def document(rows: dict[str, Row], options: str) -> str:
-    """The whole report as markdown."""
+def table(rows: list[tuple[list[str], Row]]) -> str:
+    """The rows of a CPU as markdown."""
     lines = [
-        "| network | kind | MACs theirs | ours | latency theirs | ours | ours / theirs |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| network | threads | kind | MACs theirs | ours | latency theirs | ours | ours / theirs |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    quotients: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for key, row in rows.items():
-        name = key.replace("|", "/")
+    for (name, threads), row in rows:
         for kind, cell in row.items():
             if "quotient" not in cell:
-                lines.append(f"| {name} | {kind} | {cell.get('error', 'crash')} | | | | |")
+                why = cell.get("error", "crash")
+                lines.append(f"| {name} | {threads} | {kind} | {why} | | | | |")
                 continue
-            quotients[kind].append(cell["quotient"])
             lines.append(
-                f"| {name} | {kind} | {cell['macs']:.3f} | {cell['our_macs']:.3f} | "
+                f"| {name} | {threads} | {kind} | {cell['macs']:.3f} | {cell['our_macs']:.3f} | "
                 f"{cell['theirs'][0]:.3f} | {cell['ours'][0]:.3f} | {cell['quotient']:.3f} |"
             )
-    said = [
-        f"- {kind}: median {statistics.median(found):.3f}, lower on "
-        f"{sum(q < 1 for q in found)} of {len(found)}."
-        for kind, found in quotients.items()
-        if found
-    ]
+    return "\n".join(lines)
+
+
+def medians(rows: list[tuple[list[str], Row]]) -> str:
+    """What the rows of a CPU come to, by threads and kind."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for (_, threads), row in rows:
+        for kind, cell in row.items():
+            if "quotient" in cell:
+                found.setdefault((threads, kind), []).append(cell["quotient"])
+    return "\n".join(
+        f"- threads: {threads}, {kind}: median {statistics.median(quotients):.3f}, lower on "
+        f"{sum(q < 1 for q in quotients)} of {len(quotients)}."
+        for (threads, kind), quotients in sorted(found.items())
+    )
+
+
+def document(rows: Rows, options: str) -> str:
+    """The whole report as markdown."""
     command = f"python tools/latency_rivals.py {shlex.join(sys.argv[1:])}"
     note = (
         f"torch-pruning {version('torch-pruning')}, local l1, its ratio bisected to {SHARE} of the "
-        "MACs; latency relative to the original on onnxruntime's CPU provider; name/threads. "
+        "MACs; latency relative to the original on onnxruntime's CPU provider. "
         f"irprune: `prune{{macs=THEIRS {options}}}`."
     )
-    parts = ["# Latency at the same MACs", f"`{command}`", note, "\n".join(said), "\n".join(lines)]
+    parts = ["# Latency at the same MACs", f"`{command}`", note]
+    for cpu, mine in by_cpu(rows).items():
+        parts += [f"## {cpu}", medians(mine), table(mine)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -193,7 +206,7 @@ def main() -> int:
     rows = kept(args.json)
     with tempfile.TemporaryDirectory() as scratch:
         for name in args.models:
-            key = f"{name}|{args.threads}"
+            key = key_of(name, args.threads)
             if key in rows:
                 continue
             file = args.zoo / f"{name}.dynamo-static.onnx"

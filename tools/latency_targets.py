@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from results import Row, keep, kept, publish
+from results import Row, Rows, by_cpu, keep, kept, key_of, publish
 
 from irprune import api
 from irprune.backends.ort.bench import OrtBencher
@@ -78,15 +78,14 @@ def judge(file: Path, text: str, threads: int, limit: float, out: Path) -> Row:
     }
 
 
-def table(rows: dict[str, Row]) -> str:
-    """All rows as markdown."""
+def table(rows: list[tuple[list[str], Row]]) -> str:
+    """The rows of a CPU as markdown."""
     lines = [
         "| network | target | threads | measured again | 95 % interval | while pruning | steps | "
         "MACs | kept l1 | gap | seconds | |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
-    for key, row in rows.items():
-        name, target, threads = key.split("|")
+    for (name, target, threads), row in rows:
         if "error" in row:
             reach = row["reachable"] and f"{row['reachable'][0]:.3f}"
             lines.append(
@@ -107,20 +106,23 @@ def table(rows: dict[str, Row]) -> str:
     return "\n".join(lines)
 
 
-def document(rows: dict[str, Row]) -> str:
+def counts(rows: list[tuple[list[str], Row]]) -> str:
+    """How many rows of a CPU meet each target."""
+    lines = []
+    for target, threads in sorted({(at, threads) for (_, at, threads), _ in rows}, reverse=True):
+        mine = [row for (_, *how), row in rows if how == [target, threads]]
+        good = [row for row in mine if row.get("ratio")]
+        met = sum(abs(row["ratio"][0] - float(target)) <= TOLERANCE for row in good)
+        slower = sum(row["ratio"][1] > 1 for row in good)
+        lines.append(
+            f"- `latency={target}`, threads: {threads}: {met} of {len(mine)} within "
+            f"{TOLERANCE} of the target; {slower} slower than their originals."
+        )
+    return "\n".join(lines)
+
+
+def document(rows: Rows) -> str:
     """The whole report as markdown."""
-    counts = []
-    for target in sorted({key.split("|")[1] for key in rows}, reverse=True):
-        for threads in sorted({key.split("|")[2] for key in rows}):
-            mine = [r for k, r in rows.items() if k.endswith(f"|{target}|{threads}")]
-            good = [r for r in mine if r.get("ratio")]
-            met = sum(abs(r["ratio"][0] - float(target)) <= TOLERANCE for r in good)
-            slower = sum(r["ratio"][1] > 1 for r in good)
-            if mine:
-                counts.append(
-                    f"- `latency={target}`, threads: {threads}: {met} of {len(mine)} within "
-                    f"{TOLERANCE} of the target; {slower} slower than their originals."
-                )
     command = f"python tools/latency_targets.py {shlex.join(sys.argv[1:])}"
     note = (
         "Ratio of the latency to that of the original on onnxruntime's CPU provider, one image, "
@@ -128,7 +130,9 @@ def document(rows: dict[str, Row]) -> str:
         "range between keeping least and all the best choice could add at most. *Seconds*: the "
         "whole run, profiling and measuring included."
     )
-    parts = ["# Latency targets", f"`{command}`", note, "\n".join(counts), table(rows)]
+    parts = ["# Latency targets", f"`{command}`", note]
+    for cpu, mine in by_cpu(rows).items():
+        parts += [f"## {cpu}", counts(mine), table(mine)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -169,7 +173,7 @@ def main() -> int:
         for name in args.models:
             for target in args.targets:
                 for threads in args.threads:
-                    key = f"{name}|{target}|{threads}"
+                    key = key_of(name, target, threads)
                     if key in rows:
                         continue
                     file = args.zoo / f"{name}.dynamo-static.onnx"
