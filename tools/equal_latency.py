@@ -13,9 +13,7 @@ file are not measured again.
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +161,7 @@ def tables(rows: list[tuple[list[str], Row]]) -> list[str]:
 
 def document(rows: Rows) -> str:
     """The whole report as markdown."""
-    command = f"python tools/equal_latency.py {shlex.join(sys.argv[1:])}"
+    command = "python tools/equal_latency.py --zoo DIR --json FILE --out FILE"
     parts = ["# At equal measured latency", f"`{command}`"]
     for cpu, mine in by_cpu(rows).items():
         parts += [f"## {cpu}", *tables(mine)]

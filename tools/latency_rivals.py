@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import math
-import shlex
 import statistics
-import sys
 import tempfile
 import warnings
 from importlib.metadata import version
@@ -175,7 +173,7 @@ def medians(rows: list[tuple[list[str], Row]]) -> str:
 
 def document(rows: Rows, options: str) -> str:
     """The whole report as markdown."""
-    command = f"python tools/latency_rivals.py {shlex.join(sys.argv[1:])}"
+    command = "python tools/latency_rivals.py --zoo DIR --json FILE --out FILE"
     note = (
         f"torch-pruning {version('torch-pruning')}, local l1, its ratio bisected to {SHARE} of the "
         "MACs; latency relative to the original on onnxruntime's CPU provider. "
