@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irprune.backends.ort.child import Child
+from irprune.backends.ort.beside import Beside
 from irprune.designs import designs
 from irprune.kernels import Lengths, NodeKernel, Numbers
 from irprune.protocols import Prunable, RunnerError
@@ -137,36 +137,30 @@ def measure(
     plans: int,
     log: Log,
 ) -> Study:
-    """Profile the whole graph and designed plans of it, each in turn in one child process."""
+    """Profile the whole graph and designed plans of it, and time each beside the whole graph."""
     owners = _owners(kernels)
     whole = np.ones(base.channels.count, np.bool_)
     runs: list[Run] = []
     start = time.monotonic()
-    child = Child("profiling")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "plan.onnx"
-            chosen = islice(designs(base.channels, base.groups, step), plans)
+    with tempfile.TemporaryDirectory() as folder:
+        file, path = Path(folder) / "whole.onnx", Path(folder) / "plan.onnx"
+        base.write(whole, file)
+        chosen = islice(designs(base.channels, base.groups, step), plans)
+        with Beside(file, base.feeds, request) as beside:
             for keep in (whole, *chosen):
                 base.write(keep, path)
                 try:
-                    reply, _ = child.request(
-                        {"op": "profile", "model": str(path), **request}, base.feeds, file=path
-                    )
+                    found = beside.time(path)
                 except RunnerError as error:
                     if not runs:
                         raise
                     log(f"a plan is left out: {error.reason}")
-                    if not child.alive():
-                        child = Child("profiling")
                     continue
-                took = _attributed(reply["nodes"], owners, len(kernels))
+                took = _attributed(found.nodes, owners, len(kernels))
                 lengths = base.channels.lengths(keep).tolist()
-                runs.append(Run(lengths, took, reply["seconds"], reply["reference"]))
+                runs.append(Run(lengths, took, found.seconds, found.whole))
                 if time.monotonic() - start > BUDGET_S:
                     break
-    finally:
-        child.close()
     signatures = tuple(kernel.signature for kernel in kernels)
     return Study(signatures, tuple(kernel.axes for kernel in kernels), tuple(runs))
 

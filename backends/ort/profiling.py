@@ -1,29 +1,24 @@
 """Per-node times of a model in a child process of its own.
 
-Node times are the least of several runs, for what disturbs a run only makes it slower; whole runs
-are medians of the medians of bursts, as a benchmark takes them: with several threads a mean would
-hold disturbances that no single run of a fast model has.
+They are the least of several runs, for what disturbs a run only makes it slower.
 
-`profile` {model, threads, provider} + feeds -> {nodes, seconds, reference}
-          nodes: [name, seconds] in the order of execution; seconds: per run without the
-          profiler; reference: the same of the first model, timed beside it
+`profile` {model, threads, provider, cpus} + feeds -> {nodes}
+          nodes: [name, seconds] in the order of execution
 """
 
 from __future__ import annotations
 
 import json
-import math
+import os
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import onnxruntime as ort
 
-from irprune.backends.ort.sessions import ERRORS_ONLY, open_session
-from irprune.backends.ort.worker import MIN_SAMPLE_S, Reply, serve
+from irprune.backends.ort.sessions import ERRORS_ONLY
+from irprune.backends.ort.worker import Reply, serve
 from irprune.protocols import Arrays
 
 _BUDGET_S = 0.25
@@ -34,35 +29,23 @@ _SUFFIX = "_kernel_time"
 
 
 class Profiler:
-    """Holds the session of the first model: all others are timed beside it."""
-
-    def __init__(self) -> None:
-        self._reference: Callable[[], object] | None = None
+    """Profiles one model after the other."""
 
     def profile(self, request: dict[str, Any], feeds: Arrays) -> Reply:
-        """Profile one model and then time it, alternating with the reference."""
+        """Run a model some times under onnxruntime's profiler."""
+        if request["cpus"]:
+            os.sched_setaffinity(0, request["cpus"])
         with tempfile.TemporaryDirectory() as folder:
             session = _open(request, Path(folder) / "profile")
             session.run(None, feeds)
-            once = _seconds(lambda: session.run(None, feeds))
+            start = time.perf_counter()
+            session.run(None, feeds)
+            once = time.perf_counter() - start
             runs = min(10, max(3, round(_BUDGET_S / max(1e-4, once))))
             for _ in range(runs):
                 session.run(None, feeds)
             events = json.loads(Path(session.end_profiling()).read_text())
-        # A session that has been profiled stays slower, by some microseconds per node.
-        plain = open_session(request | {"optimize": True})
-
-        def work() -> object:
-            return plain.run(None, feeds)
-
-        work()
-        self._reference = self._reference or work
-        own, reference = [], []
-        for _ in range(max(3, runs // 2 + 2)):
-            own.append(_burst(work))
-            reference.append(_burst(self._reference))
-        nodes = _nodes(events, runs)
-        return {"nodes": nodes, "seconds": median(own), "reference": median(reference)}, {}
+        return {"nodes": _nodes(events, runs)}, {}
 
 
 def _open(request: dict[str, Any], prefix: Path) -> ort.InferenceSession:
@@ -73,19 +56,6 @@ def _open(request: dict[str, Any], prefix: Path) -> ort.InferenceSession:
     options.enable_profiling = True
     options.profile_file_prefix = str(prefix)
     return ort.InferenceSession(request["model"], options, providers=[request["provider"]])
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def _burst(work: Callable[[], object]) -> float:
-    """Return the median seconds of some calls in a row, as a benchmark does: caches are warm."""
-    once = _seconds(work)
-    repeat = max(1, math.ceil(MIN_SAMPLE_S / once))
-    return median(_seconds(work) for _ in range(repeat))
 
 
 def _nodes(events: list[dict[str, Any]], runs: int) -> list[tuple[str, float]]:
