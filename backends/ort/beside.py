@@ -44,8 +44,8 @@ class Beside:
 
     def __init__(self, whole: Path, feeds: Arrays, request: Mapping[str, Any]) -> None:
         self._feeds, self._request = feeds, dict(request)
-        self._file, self._whole = whole, Child()
-        self._plan, self._nodes = Child(), Child("profiling")
+        self._file = whole
+        self._whole, self._plan, self._nodes = Child(), Child(), Child("profiling")
         pinned = machine.least_busy(request["threads"]) if request["provider"] == CPU else []
         self._request |= {"cpus": pinned, "optimize": True, "warmup": WARM_UP}
         self._loaded = False
@@ -67,8 +67,7 @@ class Beside:
 
         Raises RunnerError where onnxruntime cannot run one of them.
         """
-        self._nodes = self._nodes if self._nodes.alive() else Child("profiling")
-        self._plan = self._plan if self._plan.alive() else Child()
+        self._revive()
         if not self._loaded:
             self._send(self._whole, "load", self._file)
             self._loaded = True
@@ -79,6 +78,15 @@ class Beside:
             own.append(self._send(self._plan, "time", plan)["seconds"])
             whole.append(self._send(self._whole, "time", self._file)["seconds"])
         return Timing(nodes, median(own), median(whole))
+
+    def _revive(self) -> None:
+        """Start the processes again that the last plan has ended."""
+        if not self._nodes.alive():
+            self._nodes = Child("profiling")
+        if not self._plan.alive():
+            self._plan = Child()
+        if not self._whole.alive():
+            self._whole, self._loaded = Child(), False
 
     def _send(self, child: Child, op: str, file: Path) -> dict[str, Any]:
         message: dict[str, Any] = {"op": op}
