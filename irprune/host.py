@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 from pathlib import Path
 
 _VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sve": "SVE", "asimd": "NEON"}
@@ -15,27 +14,29 @@ def cpu() -> str:
 
     Guests of a hypervisor often have a name that generations share: `AMD EPYC`.
     """
-    name = _field("model name") or platform.processor() or platform.machine()
-    facts = [
-        f"{what} {found}"
-        for what, key in (("family", "cpu family"), ("model", "model"), ("part", "CPU part"))
-        if (found := _field(key))
-    ]
-    flags = cpu_flags()
+    told = _told()
+    name = told.get("model name") or platform.processor() or platform.machine()
+    names = {"family": "cpu family", "model": "model", "part": "CPU part"}
+    facts = [f"{what} {told[key]}" for what, key in names.items() if key in told]
+    flags = _flags(told)
     facts += [vectors for flag, vectors in _VECTORS.items() if flag in flags][:1]
     return f"{name} ({', '.join(facts)})" if facts else name
 
 
 def cpu_flags() -> frozenset[str]:
     """Return what the CPU can do, by the names that Linux has for it; none where nothing tells."""
-    return frozenset((_field("flags") or _field("Features") or "").split())
+    return _flags(_told())
 
 
-def _field(name: str) -> str | None:
+def _flags(told: dict[str, str]) -> frozenset[str]:
+    return frozenset(told.get("flags", told.get("Features", "")).split())
+
+
+def _told() -> dict[str, str]:
     """Return what `/proc/cpuinfo` says of the first CPU."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return None
-    found = re.search(rf"^{name}\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1].strip() if found else None
+        return {}
+    pairs = (line.partition(":") for line in text.split("\n\n", 1)[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from irprune.backends.ort import machine
 from irprune.backends.ort.child import Child
@@ -33,8 +32,8 @@ class Timing:
 class Beside:
     """Holds the whole graph in one process; another one takes a plan after the other.
 
-    That is how a benchmark runs models (`OrtBencher`): in one process with it, plans were up to
-    5 % slower on two threads.
+    That is how a benchmark runs models (`OrtBencher`): on two threads, plans that share a process
+    with the whole graph take longer beside it than they do there.
 
     Args:
         whole: a model file that lives as long as this object.
@@ -45,48 +44,42 @@ class Beside:
     def __init__(self, whole: Path, feeds: Arrays, request: Mapping[str, Any]) -> None:
         self._feeds, self._request = feeds, dict(request)
         self._file = whole
-        self._whole, self._plan, self._nodes = Child(), Child(), Child("profiling")
+        self._whole: Child | None = None
+        self._plan, self._nodes = Child(), Child("profiling")
         pinned = machine.least_busy(request["threads"]) if request["provider"] == CPU else []
         self._request |= {"cpus": pinned, "optimize": True, "warmup": WARM_UP}
-        self._loaded = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the processes."""
         for child in (self._whole, self._plan, self._nodes):
-            child.close()
+            if child is not None:
+                child.close()
 
     def time(self, plan: Path) -> Timing:
         """Profile a plan and then time it in turns with the whole graph.
 
         Raises RunnerError where onnxruntime cannot run one of them.
         """
-        self._revive()
-        if not self._loaded:
-            self._send(self._whole, "load", self._file)
-            self._loaded = True
+        whole_graph = self._revived()
         nodes = self._send(self._nodes, "profile", plan)["nodes"]
         self._send(self._plan, "load", plan)
         own, whole = [], []
         for _ in range(ROUNDS):
             own.append(self._send(self._plan, "time", plan)["seconds"])
-            whole.append(self._send(self._whole, "time", self._file)["seconds"])
+            whole.append(self._send(whole_graph, "time", self._file)["seconds"])
         return Timing(nodes, median(own), median(whole))
 
-    def _revive(self) -> None:
-        """Start the processes again that the last plan has ended."""
+    def _revived(self) -> Child:
+        """Start the processes that the last plan has ended; return that of the whole graph."""
         if not self._nodes.alive():
             self._nodes = Child("profiling")
         if not self._plan.alive():
             self._plan = Child()
-        if not self._whole.alive():
-            self._whole, self._loaded = Child(), False
+        if self._whole is None or not self._whole.alive():
+            child = Child()
+            self._send(child, "load", self._file)
+            self._whole = child
+        return self._whole
 
     def _send(self, child: Child, op: str, file: Path) -> dict[str, Any]:
         message: dict[str, Any] = {"op": op}

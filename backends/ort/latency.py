@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -146,7 +147,7 @@ def measure(
         file, path = Path(folder) / "whole.onnx", Path(folder) / "plan.onnx"
         base.write(whole, file)
         chosen = islice(designs(base.channels, base.groups, step), plans)
-        with Beside(file, base.feeds, request) as beside:
+        with closing(Beside(file, base.feeds, request)) as beside:
             for keep in (whole, *chosen):
                 base.write(keep, path)
                 try:

@@ -83,6 +83,8 @@ def test_an_interrupt_ends_with_one_line(net: Path) -> None:
         stdout=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # A shell lets what it runs in the background ignore interrupts, these tests too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert done.stderr is not None
     assert "bench" in done.stderr.readline()

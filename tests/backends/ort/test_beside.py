@@ -1,6 +1,7 @@
 import os
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ TWICE = "g (float[N, 4] x) => (float[N, 4] y) {h = Neg(x) y = Exp(h)}"
 
 
 def test_nodes_and_whole_runs(write: Write) -> None:
-    with Beside(write("whole.onnx", TWICE), FEEDS, REQUEST) as beside:
+    with closing(Beside(write("whole.onnx", TWICE), FEEDS, REQUEST)) as beside:
         found = beside.time(write("plan.onnx", NEG))
         assert len(found.nodes) == 1
         assert 0 < found.nodes[0][1] < 0.1
@@ -30,7 +31,7 @@ def test_nodes_and_whole_runs(write: Write) -> None:
 @pytest.mark.parametrize("which", ["_whole", "_plan", "_nodes"])
 def test_a_process_that_died_is_started_again(write: Write, which: str) -> None:
     whole, plan = write("whole.onnx", TWICE), write("plan.onnx", NEG)
-    with Beside(whole, FEEDS, REQUEST) as beside:
+    with closing(Beside(whole, FEEDS, REQUEST)) as beside:
         beside.time(plan)
         child = getattr(beside, which)
         os.kill(child.pid, signal.SIGKILL)
@@ -42,7 +43,7 @@ def test_a_process_that_died_is_started_again(write: Write, which: str) -> None:
 def test_a_plan_that_does_not_run_leaves_the_next_alone(write: Write, tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"not a model")
-    with Beside(write("whole.onnx", TWICE), FEEDS, REQUEST) as beside:
+    with closing(Beside(write("whole.onnx", TWICE), FEEDS, REQUEST)) as beside:
         with pytest.raises(RunnerError):
             beside.time(broken)
         assert beside.time(write("plan.onnx", NEG)).seconds > 0
@@ -50,7 +51,7 @@ def test_a_plan_that_does_not_run_leaves_the_next_alone(write: Write, tmp_path: 
 
 def test_a_crash_while_a_plan_is_timed(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = write("plan.onnx", NEG)
-    with Beside(write("whole.onnx", TWICE), FEEDS, REQUEST) as beside:
+    with closing(Beside(write("whole.onnx", TWICE), FEEDS, REQUEST)) as beside:
         send = beside._send
 
         def fatal(child: object, op: str, file: Path) -> object:
