@@ -6,7 +6,8 @@
 Of each model, a device without any cache is profiled (the time is noted), then random plans that it
 was not profiled on are measured, each beside the unpruned model in the same run. Two of three plans
 have widths in multiples of the step, one has any widths. `--cache DIR` keeps measurements between
-models instead, to see what a further model reuses. Run it alone on the machine.
+models instead, to see what a further model reuses: the first one fills it. Run it alone on the
+machine: what runs on its other processors shares caches and memory with it.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ def errors(entry: Row) -> tuple[np.ndarray, np.ndarray]:
 def run(options: argparse.Namespace) -> None:
     results = kept(options.results)
     for path in options.models:
-        tag = "reuse" if options.cache else "fresh"
+        filled = options.cache and any(options.cache.glob("*"))
+        tag = "reuse" if filled else "fresh"
         name = key_of(path.name.partition(".")[0], options.threads, tag)
         if name in results:
             continue
