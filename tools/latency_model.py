@@ -6,8 +6,8 @@
 Of each model, a device without any cache is profiled (the time is noted), then random plans that it
 was not profiled on are measured, each beside the unpruned model in the same run. Two of three plans
 have widths in multiples of the step, one has any widths. `--cache DIR` keeps measurements between
-models instead, to see what a further model reuses: the first one fills it. Run it alone on the
-machine: what runs on its other processors shares caches and memory with it.
+models instead, to see what further models reuse: the first one is only profiled, to fill it. Run it
+alone on the machine: what runs on its other processors shares caches and memory with it.
 """
 
 from __future__ import annotations
@@ -93,9 +93,12 @@ def errors(entry: Row) -> tuple[np.ndarray, np.ndarray]:
 
 def run(options: argparse.Namespace) -> None:
     results = kept(options.results)
-    for path in options.models:
-        filled = options.cache and any(options.cache.glob("*"))
-        tag = "reuse" if filled else "fresh"
+    tag, models = "fresh", options.models
+    if options.cache:
+        tag, (first, *models) = "reuse", models
+        os.environ[VARIABLE] = str(options.cache)
+        CpuDevice.parse(f"cpu:{options.threads}").costs(candidates(first), print)
+    for path in models:
         name = key_of(path.name.partition(".")[0], options.threads, tag)
         if name in results:
             continue
