@@ -45,6 +45,8 @@ class Tried:
     original: Estimate | None
     """Seconds of the original, measured beside it."""
     error: str | None
+    long: bool
+    """Whether it was measured for longer; what a candidate reaches is not said before."""
 
     def near(self, wanted: float) -> bool:
         """Return whether the measured ratio lies within the tolerance."""
@@ -123,7 +125,7 @@ class Stopwatch:
         if first.error is not None:
             raise IrpruneError(f"the original cannot be timed: {first.error}")
         predicted = choice.costs["latency"] / whole_s
-        return Tried(choice, predicted, row.ratio, row.latency, first.latency, row.error)
+        return Tried(choice, predicted, row.ratio, row.latency, first.latency, row.error, long)
 
 
 class Correction:
@@ -148,6 +150,9 @@ class Correction:
         else:
             self.wanted = target.bound(0) / stopwatch.whole().value
         self.tried: list[Tried] = []
+        """Every measurement, in order."""
+        self._known: list[list[Tried]] = []
+        """The last measurement of each candidate, for each alignment."""
 
     def run(self) -> tuple[Tried, int | None]:
         """Return a measured candidate within the tolerance, and its alignment.
@@ -158,12 +163,13 @@ class Correction:
             CheckFailed: none is as fast as asked; the message names what can be reached.
         """
         for align in self._alignments:
-            found = self._met(align)
+            mine: list[Tried] = []
+            self._known.append(mine)
+            found = self._met(align, mine)
             if found is not None:
                 return found, align
-            fast = [t for t in self.tried if t.ratio is not None and self._fast(t)]
-            if fast:
-                best = max(fast, key=lambda t: t.choice.kept_importance)
+            best = self._faster(mine)
+            if best is not None:
                 assert best.ratio is not None
                 self._context.log(
                     f"prune: latency: no widths found come nearer to {self.wanted:.3f} than "
@@ -172,45 +178,70 @@ class Correction:
                 return best, align
         raise self._unreachable()
 
-    def _met(self, align: int | None) -> Tried | None:
+    def _met(self, align: int | None, mine: list[Tried]) -> Tried | None:
         """Return a candidate that meets the target with an alignment, confirmed by a long run."""
-        mine: list[Tried] = []
         share, repeats = self.wanted, 0
         for step in range(_STEPS):
             near = self._nearest(mine) if step >= _FREE else None
             bounds = {**self._bounds, "latency": share * self.whole_s}
             made = self._budgeted.choose(bounds, align, None if near is None else near.choice)
             choice = made or self._budgeted.least(bounds, align)
-            known = next((t for t in mine if (t.choice.keep == choice.keep).all()), None)
-            if known is None:
+            doubted = self._nearest([t for t in mine if self._doubtful(t)])
+            if _last(choice, mine) is None:
                 repeats = 0
-                found = self._tried(choice, long=False)
-                mine.append(found)
+                mine.append(self._tried(choice, long=False))
+            elif doubted is not None:
+                repeats = 0
+                self._confirmed(doubted, mine)
             else:
                 repeats += 1
-                found = known
-            if made is None and (
-                found.ratio is None or found.ratio.value > self.wanted + TOLERANCE
-            ):
-                return None  # even the least is too slow
-            if repeats > _REPEATS:
+            found = _last(choice, mine)
+            if repeats > _REPEATS or (made is None and self._too_slow(found)):
                 break
             best = self._nearest(mine)
             if best is None:
                 share *= 0.97
                 continue
             if abs(self._miss(best)) <= _NEAR:
-                longer = self._confirmed(best, mine)
-                if longer.ratio is None:
+                if not best.long:
+                    best = self._confirmed(best, mine)
+                if best.ratio is None:
                     continue
-                best = longer
                 if abs(self._miss(best)) <= 2 * _NEAR and self._good(best):
                     return best
             share = self._next(mine, best, 1 + 0.5 * repeats)
-        best = self._nearest(mine)
-        if best is not None and self._good(best):
-            best = self._confirmed(best, mine)
-        return best if best is not None and best.ratio is not None and self._good(best) else None
+        while hopeful := [t for t in mine if self._doubtful(t) or (t.long and self._good(t))]:
+            best = self._nearest(hopeful)
+            assert best is not None
+            if best.long:
+                return best
+            self._confirmed(best, mine)
+        return None
+
+    def _faster(self, mine: list[Tried]) -> Tried | None:
+        """Return the one that keeps most of those that are faster than asked in a long run."""
+        while fast := [t for t in mine if t.ratio is not None and self._fast(t)]:
+            best = max(fast, key=lambda t: t.choice.kept_importance)
+            if best.long:
+                return best
+            self._confirmed(best, mine)
+        return None
+
+    def _doubtful(self, found: Tried) -> bool:
+        """Return whether a longer run may find that a candidate meets the target."""
+        ratio = found.ratio
+        return (
+            not found.long
+            and ratio is not None
+            and ratio.low <= self.wanted + TOLERANCE
+            and ratio.high >= self.wanted - TOLERANCE
+        )
+
+    def _too_slow(self, found: Tried | None) -> bool:
+        """Return whether a candidate, if it runs, is slower than asked, beyond doubt."""
+        if found is None or found.ratio is None:
+            return True
+        return self._miss(found) > TOLERANCE and not self._doubtful(found)
 
     def _fast(self, found: Tried) -> bool:
         """Return whether a candidate is at least as fast as asked."""
@@ -219,8 +250,7 @@ class Correction:
 
     def _good(self, found: Tried) -> bool:
         """Return whether a candidate meets the target and is not slower than the original."""
-        assert found.ratio is not None
-        return found.near(self.wanted) and found.ratio.low <= 1
+        return found.ratio is not None and found.near(self.wanted) and found.ratio.low <= 1
 
     def _tried(self, choice: Choice, *, long: bool) -> Tried:
         found = self._watch.time(choice, self.whole_s, long=long)
@@ -246,7 +276,7 @@ class Correction:
         assert best.ratio is not None
         across = [t for t in mine if t.ratio is not None and self._miss(t) * self._miss(best) < 0]
         other = min(across, key=lambda t: abs(self._miss(t)), default=None)
-        if other is not None and len(mine) < _FREE + 1:
+        if other is not None and eagerness == 1 and len(mine) <= _FREE:
             a, b = self._miss(best), self._miss(other)
             return best.predicted + (other.predicted - best.predicted) * a / (a - b)
         share = best.predicted * (1 - eagerness * self._miss(best) / best.ratio.value)
@@ -262,7 +292,7 @@ class Correction:
 
     def _unreachable(self) -> CheckFailed:
         what = f"latency={self._target.text}"
-        best = self._nearest(self.tried)
+        best = self._nearest([found for mine in self._known for found in mine])
         if best is None or best.ratio is None:
             error = self.tried[-1].error if self.tried else "nothing was measured"
             return CheckFailed(f"{what}: no candidate runs: {error}")
@@ -274,3 +304,8 @@ class Correction:
             f"{self.wanted:.3f}{gain}",
             mend=f"ask for latency={ratio.value:.3f}, or relax other bounds, align, min and skip",
         )
+
+
+def _last(choice: Choice, mine: Sequence[Tried]) -> Tried | None:
+    """Return the last measurement of a choice; None where it was not measured."""
+    return next((t for t in mine if (t.choice.keep == choice.keep).all()), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +257,65 @@ def test_widths_too_coarse_for_the_target_give_a_faster_model() -> None:
     assert not latency["within_tolerance"]
     assert latency["measured"][0] < 0.8
     assert any("no widths found come nearer" in line for line in lines)
+
+
+@dataclass
+class Unsteady(Clock):
+    """Errs by some per cent, and knows it; less in a long run."""
+
+    seed: int = 0
+
+    def bench(
+        self, models: Sequence[Path], feeds: Arrays, settings: BenchSettings = USUAL_BENCH
+    ) -> Benchmark:
+        sure = super().bench(models, feeds, settings)
+        spread = 0.03 if settings.precision > 0.01 else 0.005
+        err = np.random.default_rng((self.seed, len(self.calls))).normal(1, spread)
+        return _scaled(sure, err, spread)
+
+
+@dataclass
+class Flattering(Clock):
+    """Tells less than the truth, without a doubt, but not in a long run."""
+
+    def bench(
+        self, models: Sequence[Path], feeds: Arrays, settings: BenchSettings = USUAL_BENCH
+    ) -> Benchmark:
+        sure = super().bench(models, feeds, settings)
+        return _scaled(sure, 0.9, 0.001) if settings.precision > 0.01 else sure
+
+
+def _scaled(found: Benchmark, factor: float, spread: float) -> Benchmark:
+    """The same with all ratios but the first times a factor, and intervals of a relative width."""
+    first, *others = found.rows
+    rows = [
+        replace(row, ratio=row.ratio and _about(row.ratio.value * factor, spread)) for row in others
+    ]
+    return replace(found, rows=(first, *rows))
+
+
+def _about(value: float, spread: float) -> Estimate:
+    return Estimate(value, value * (1 - 2 * spread), value * (1 + 2 * spread))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_measurement_that_errs_does_not_end_the_search(seed: int) -> None:
+    model, lines = _net(), list[str]()
+    context = Context(bencher=lambda: Unsteady(seed=seed), device=Device(step=8), log=lines.append)
+    _prune(model, context, latency=0.6)
+    latency = context.report["selection"]["latency"]
+    assert latency["within_tolerance"], lines
+    assert latency["measured"][0] == pytest.approx(0.6, abs=0.015)
+
+
+def test_what_is_taken_where_widths_are_too_coarse_was_measured_for_longer() -> None:
+    context = Context(bencher=lambda: Flattering(step=16), device=Device(16))
+    _prune(_net(), context, latency=0.83, only=("d.w",))
+    latency = context.report["selection"]["latency"]
+    same = [s for s in latency["steps"] if s["predicted"] == latency["predicted"]]
+    assert len(same) > 1
+    assert latency["measured"] == same[-1]["measured"]
+    assert latency["measured"][0] < 0.83
 
 
 def test_an_amount_is_a_share_of_what_the_original_takes() -> None:
