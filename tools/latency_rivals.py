@@ -2,7 +2,8 @@
 
     python tools/latency_rivals.py --zoo DIR --json FILE --out FILE
 
-Torch-Pruning's ratio is bisected to half the MACs of each network, its result exported to ONNX.
+Torch-Pruning's ratio is bisected to half the MACs of each network, its result exported to ONNX by
+the exporter that wrote the network.
 irprune gets the MACs of that result as its target, once for each of the two. All four files are
 timed in turns in one run. Rows in the JSON file are not measured again. Needs what
 `tools/zoo_export.py --variants dynamo-static` writes, and tools/requirements.txt.
@@ -36,6 +37,8 @@ from irprune.shapes import infer
 
 SHARE = 0.5
 BISECTIONS = 6
+VARIANT = "dynamo-static"
+"""How the files of all are exported: what exporters make of a mean differs in speed."""
 KINDS = {"plain": None, "rounded": 16}
 
 
@@ -97,7 +100,7 @@ def prepare(name: str, file: Path, folder: Path) -> dict[str, str]:
     for kind, round_to in missing.items():
         try:
             module = theirs(network, round_to)
-            variant = zoo_export.VARIANTS["torchscript-static"]
+            variant = zoo_export.VARIANTS[VARIANT]
             path = folder / f"theirs-{kind}.onnx"
             zoo_export.export(module, network.example, path, variant)
         except Exception as error:  # whatever the tool or its export raises is its result
@@ -207,7 +210,7 @@ def main() -> int:
             key = key_of(name, args.threads)
             if key in rows:
                 continue
-            file = args.zoo / f"{name}.dynamo-static.onnx"
+            file = args.zoo / f"{name}.{VARIANT}.onnx"
             folder = (args.keep or Path(scratch)) / name
             folder.mkdir(parents=True, exist_ok=True)
             if args.prepare:
