@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ from irprune.passbase import Context
 from irprune.passes.choice.budgeted import Budgeted, Choice, Worth
 from irprune.passes.choice.candidates import Candidates
 from irprune.passes.choice.fastest import STARTS
-from irprune.passes.choice.measured import Correction, Stopwatch
+from irprune.passes.choice.measured import TOLERANCE, Correction
 from irprune.passes.choice.offer import Offer
+from irprune.passes.choice.stopwatch import Stopwatch
 from irprune.passes.choice.targets import LEAST, Target, What
 from irprune.passes.scores.importance import Importance
 from irprune.plan import Mask
@@ -166,11 +166,11 @@ def _fastest(
         "provider": device.provider,
         "steps": [step.to_json() for step, _ in tried],
     }
-    best, align = min(tried, key=lambda pair: pair[0].ratio.value if pair[0].ratio else inf)
+    best, align = min(tried, key=lambda pair: pair[0].value)
     if best.ratio is None:
         raise CheckFailed(f"latency={LEAST}: no choice runs: {best.error}")
     latency |= best.found()
-    if best.ratio.low > 1:
+    if best.slower:
         low, high = best.ratio.low, best.ratio.high
         raise CheckFailed(
             f"latency={LEAST}: the choice is slower than the original: {best.ratio.value:.3f} "
@@ -214,7 +214,8 @@ def _timed(
             found, align = correction.run()
         finally:
             record["latency"]["steps"] = [tried.to_json() for tried in correction.tried]
-    record["latency"] |= {**found.found(), "within_tolerance": found.near(correction.wanted)}
+    within = abs(found.value - correction.wanted) <= TOLERANCE
+    record["latency"] |= {**found.found(), "within_tolerance": within}
     return found.choice, align
 
 

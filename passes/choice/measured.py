@@ -8,19 +8,13 @@ best candidate, where prediction and measurement differ by the same factor.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from irprune.errors import CheckFailed, IrpruneError
-from irprune.model import Model
+from irprune.errors import CheckFailed
 from irprune.passbase import Context
 from irprune.passes.choice.budgeted import Bounds, Budgeted, Choice
-from irprune.passes.choice.candidates import Candidates
+from irprune.passes.choice.stopwatch import Stopwatch, Tried
 from irprune.passes.choice.targets import Target
-from irprune.protocols import Bencher, BenchSettings, Estimate, HostDevice
 
 TOLERANCE = 0.015
 """How far the measured ratio may lie from the target."""
@@ -32,100 +26,100 @@ _STEPS = 9
 _REPEATS = 3
 """Times that the solver may return a known candidate, at ever larger corrections."""
 
-
-@dataclass(frozen=True)
-class Tried:
-    """A candidate that was measured; `ratio` is None where it failed to run."""
-
-    choice: Choice
-    predicted: float
-    """Predicted latency as a share of that of the original."""
-    ratio: Estimate | None
-    latency: Estimate | None
-    original: Estimate | None
-    """Seconds of the original, measured beside it."""
-    error: str | None
-    long: bool
-    """Whether it was measured for longer; what a candidate reaches is not said before."""
-
-    def near(self, wanted: float) -> bool:
-        """Return whether the measured ratio lies within the tolerance."""
-        return self.ratio is not None and abs(self.ratio.value - wanted) <= TOLERANCE
-
-    def found(self) -> dict[str, Any]:
-        """Return what the report records of the candidate that is taken."""
-        return {
-            "predicted": self.predicted,
-            "measured": triple(self.ratio),
-            "latency_s": triple(self.latency),
-            "original_s": triple(self.original),
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what the report records of a step."""
-        return {
-            "predicted": self.predicted,
-            "measured": triple(self.ratio),
-            "latency_s": triple(self.latency),
-            "kept_importance": self.choice.kept_importance,
-            **({"error": self.error} if self.error else {}),
-        }
+Measure = Callable[[Choice, bool], Tried]
+"""Measures a choice, for longer where that is asked for."""
 
 
-def triple(found: Estimate | None) -> list[float] | None:
-    """Return value and interval, fit for JSON."""
-    return None if found is None else [found.value, found.low, found.high]
+class Tries:
+    """The candidates of one alignment: the last measurement of each, against the wanted ratio."""
 
+    def __init__(self, wanted: float, measure: Measure) -> None:
+        self._wanted, self._measure = wanted, measure
+        self._last: dict[bytes, Tried] = {}
 
-class Stopwatch:
-    """Times candidates in turns with the untouched original."""
+    def __len__(self) -> int:
+        return len(self._last)
 
-    def __init__(
-        self, prunable: Candidates, model: Model, bencher: Bencher, device: HostDevice, seed: int
-    ) -> None:
-        self._prunable, self._bencher = prunable, bencher
-        self._settings = BenchSettings(
-            precision=0.012,
-            limit_s=8,
-            processes=3,
-            threads=device.threads,
-            provider=device.provider,
-            seed=seed,
+    def __iter__(self) -> Iterator[Tried]:
+        return iter(self._last.values())
+
+    def __contains__(self, choice: Choice) -> bool:
+        return choice.keep.tobytes() in self._last
+
+    def __getitem__(self, choice: Choice) -> Tried:
+        return self._last[choice.keep.tobytes()]
+
+    def add(self, choice: Choice, *, long: bool = False) -> Tried:
+        """Measure a choice; what was measured of it before counts no more."""
+        found = self._measure(choice, long)
+        self._last[choice.keep.tobytes()] = found
+        return found
+
+    def confirmed(self, found: Tried) -> Tried:
+        """Return what a long run says of a candidate."""
+        return found if found.long else self.add(found.choice, long=True)
+
+    def miss(self, found: Tried) -> float:
+        """Return how far a ratio lies above the wanted one; infinite where it failed to run."""
+        return found.value - self._wanted
+
+    def good(self, found: Tried) -> bool:
+        """Return whether a candidate meets the target and is not slower than the original."""
+        return abs(self.miss(found)) <= TOLERANCE and not found.slower
+
+    def doubtful(self, found: Tried) -> bool:
+        """Return whether a longer run may find that a candidate meets the target."""
+        ratio = found.ratio
+        return (
+            not found.long
+            and ratio is not None
+            and ratio.low <= self._wanted + TOLERANCE
+            and ratio.high >= self._wanted - TOLERANCE
         )
-        self._folder = tempfile.TemporaryDirectory(prefix="irprune-latency-")
-        self._original = Path(self._folder.name) / "original.onnx"
-        model.save(self._original)
 
-    def __enter__(self) -> Stopwatch:
-        return self
+    def too_slow(self, found: Tried) -> bool:
+        """Return whether a candidate is slower than asked beyond doubt, or failed to run."""
+        return self.miss(found) > TOLERANCE and not self.doubtful(found)
 
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
+    def nearest(self) -> Tried | None:
+        """Return the candidate nearest to the target, of those that run."""
+        return self._nearest(self)
 
-    def whole(self) -> Estimate:
-        """Return the latency of the original in seconds."""
-        row = self._bencher.bench([self._original], self._prunable.feeds, self._settings).rows[0]
-        if row.latency is None:
-            raise IrpruneError(f"the original cannot be timed: {row.error}")
-        return row.latency
+    def nearest_doubtful(self) -> Tried | None:
+        """Return the nearest one whose long run may find that it meets the target."""
+        return self._nearest(t for t in self if self.doubtful(t))
 
-    def time(self, choice: Choice, whole_s: float, *, long: bool) -> Tried:
-        """Measure a choice; `long` does it more precisely.
+    def across(self, found: Tried) -> Tried | None:
+        """Return the nearest candidate on the other side of the target."""
+        return self._nearest(t for t in self if self.miss(t) * self.miss(found) < 0)
 
-        `whole_s` is the predicted latency of the original.
-        """
-        path = Path(self._folder.name) / "candidate.onnx"
-        self._prunable.write(choice.keep, path)
-        settings = self._settings
-        if long:
-            settings = replace(settings, precision=0.006, limit_s=20, processes=6)
-        first, row = self._bencher.bench(
-            [self._original, path], self._prunable.feeds, settings
-        ).rows
-        if first.error is not None:
-            raise IrpruneError(f"the original cannot be timed: {first.error}")
-        predicted = choice.costs["latency"] / whole_s
-        return Tried(choice, predicted, row.ratio, row.latency, first.latency, row.error, long)
+    def meeting(self) -> Tried | None:
+        """Return the nearest candidate that meets the target in a long run."""
+        while best := self._nearest(
+            t for t in self if self.doubtful(t) or (t.long and self.good(t))
+        ):
+            if best.long:
+                return best
+            self.confirmed(best)
+        return None
+
+    def faster(self) -> Tried | None:
+        """Return the one that keeps most of those that are faster than asked in a long run."""
+        while fast := [t for t in self if self.miss(t) <= 0 and not t.slower]:
+            best = max(fast, key=lambda t: t.choice.kept_importance)
+            if best.long:
+                return best
+            self.confirmed(best)
+        return None
+
+    def _nearest(self, tried: Iterable[Tried]) -> Tried | None:
+        return nearest(tried, self._wanted)
+
+
+def nearest(tried: Iterable[Tried], wanted: float) -> Tried | None:
+    """Return the candidate whose ratio lies nearest to the wanted one, of those that run."""
+    measured = [t for t in tried if t.ratio is not None]
+    return min(measured, key=lambda t: abs(t.value - wanted), default=None)
 
 
 class Correction:
@@ -143,16 +137,14 @@ class Correction:
         self._budgeted, self._bounds, self._watch = budgeted, bounds, stopwatch
         self._alignments, self._context = alignments, context
         self._target = target
-        self.whole_s = budgeted.whole["latency"]
-        """The predicted latency of the original."""
+        self._whole_s = budgeted.whole["latency"]
         if target.fraction is not None:
             self.wanted = target.fraction
         else:
             self.wanted = target.bound(0) / stopwatch.whole().value
         self.tried: list[Tried] = []
         """Every measurement, in order."""
-        self._known: list[list[Tried]] = []
-        """The last measurement of each candidate, for each alignment."""
+        self._tries: list[Tries] = []
 
     def run(self) -> tuple[Tried, int | None]:
         """Return a measured candidate within the tolerance, and its alignment.
@@ -163,97 +155,53 @@ class Correction:
             CheckFailed: none is as fast as asked; the message names what can be reached.
         """
         for align in self._alignments:
-            mine: list[Tried] = []
-            self._known.append(mine)
-            found = self._met(align, mine)
+            tries = Tries(self.wanted, self._measured)
+            self._tries.append(tries)
+            found = self._met(align, tries)
             if found is not None:
                 return found, align
-            best = self._faster(mine)
+            best = tries.faster()
             if best is not None:
-                assert best.ratio is not None
                 self._context.log(
                     f"prune: latency: no widths found come nearer to {self.wanted:.3f} than "
-                    f"{best.ratio.value:.3f} without being slower"
+                    f"{best.value:.3f} without being slower"
                 )
                 return best, align
         raise self._unreachable()
 
-    def _met(self, align: int | None, mine: list[Tried]) -> Tried | None:
+    def _met(self, align: int | None, tries: Tries) -> Tried | None:
         """Return a candidate that meets the target with an alignment, confirmed by a long run."""
         share, repeats = self.wanted, 0
         for step in range(_STEPS):
-            near = self._nearest(mine) if step >= _FREE else None
-            bounds = {**self._bounds, "latency": share * self.whole_s}
-            made = self._budgeted.choose(bounds, align, None if near is None else near.choice)
+            start = tries.nearest() if step >= _FREE else None
+            bounds = {**self._bounds, "latency": share * self._whole_s}
+            made = self._budgeted.choose(bounds, align, None if start is None else start.choice)
             choice = made or self._budgeted.least(bounds, align)
-            doubted = self._nearest([t for t in mine if self._doubtful(t)])
-            if _last(choice, mine) is None:
+            if choice not in tries:
                 repeats = 0
-                mine.append(self._tried(choice, long=False))
-            elif doubted is not None:
+                tries.add(choice)
+            elif (doubted := tries.nearest_doubtful()) is not None:
                 repeats = 0
-                self._confirmed(doubted, mine)
+                tries.confirmed(doubted)
             else:
                 repeats += 1
-            found = _last(choice, mine)
-            if repeats > _REPEATS or (made is None and self._too_slow(found)):
+            if repeats > _REPEATS or (made is None and tries.too_slow(tries[choice])):
                 break
-            best = self._nearest(mine)
+            best = tries.nearest()
             if best is None:
                 share *= 0.97
                 continue
-            if abs(self._miss(best)) <= _NEAR:
-                if not best.long:
-                    best = self._confirmed(best, mine)
+            if abs(tries.miss(best)) <= _NEAR:
+                best = tries.confirmed(best)
                 if best.ratio is None:
                     continue
-                if abs(self._miss(best)) <= 2 * _NEAR and self._good(best):
+                if abs(tries.miss(best)) <= 2 * _NEAR and tries.good(best):
                     return best
-            share = self._next(mine, best, 1 + 0.5 * repeats)
-        while hopeful := [t for t in mine if self._doubtful(t) or (t.long and self._good(t))]:
-            best = self._nearest(hopeful)
-            assert best is not None
-            if best.long:
-                return best
-            self._confirmed(best, mine)
-        return None
+            share = _next(tries, best, 1 + 0.5 * repeats)
+        return tries.meeting()
 
-    def _faster(self, mine: list[Tried]) -> Tried | None:
-        """Return the one that keeps most of those that are faster than asked in a long run."""
-        while fast := [t for t in mine if t.ratio is not None and self._fast(t)]:
-            best = max(fast, key=lambda t: t.choice.kept_importance)
-            if best.long:
-                return best
-            self._confirmed(best, mine)
-        return None
-
-    def _doubtful(self, found: Tried) -> bool:
-        """Return whether a longer run may find that a candidate meets the target."""
-        ratio = found.ratio
-        return (
-            not found.long
-            and ratio is not None
-            and ratio.low <= self.wanted + TOLERANCE
-            and ratio.high >= self.wanted - TOLERANCE
-        )
-
-    def _too_slow(self, found: Tried | None) -> bool:
-        """Return whether a candidate, if it runs, is slower than asked, beyond doubt."""
-        if found is None or found.ratio is None:
-            return True
-        return self._miss(found) > TOLERANCE and not self._doubtful(found)
-
-    def _fast(self, found: Tried) -> bool:
-        """Return whether a candidate is at least as fast as asked."""
-        assert found.ratio is not None
-        return self._miss(found) <= 0 and found.ratio.low <= 1
-
-    def _good(self, found: Tried) -> bool:
-        """Return whether a candidate meets the target and is not slower than the original."""
-        return found.ratio is not None and found.near(self.wanted) and found.ratio.low <= 1
-
-    def _tried(self, choice: Choice, *, long: bool) -> Tried:
-        found = self._watch.time(choice, self.whole_s, long=long)
+    def _measured(self, choice: Choice, long: bool) -> Tried:
+        found = self._watch.time(choice, self._whole_s, long=long)
         self.tried.append(found)
         said, ratio = found.error, found.ratio
         if ratio is not None:
@@ -265,34 +213,9 @@ class Correction:
         )
         return found
 
-    def _confirmed(self, best: Tried, mine: list[Tried]) -> Tried:
-        """Return a candidate with what a longer run says of it."""
-        longer = self._tried(best.choice, long=True)
-        mine[:] = [longer if t is best else t for t in mine]
-        return longer
-
-    def _next(self, mine: Sequence[Tried], best: Tried, eagerness: float) -> float:
-        """Return the predicted share to ask for, by the best candidate and one past the target."""
-        assert best.ratio is not None
-        across = [t for t in mine if t.ratio is not None and self._miss(t) * self._miss(best) < 0]
-        other = min(across, key=lambda t: abs(self._miss(t)), default=None)
-        if other is not None and eagerness == 1 and len(mine) <= _FREE:
-            a, b = self._miss(best), self._miss(other)
-            return best.predicted + (other.predicted - best.predicted) * a / (a - b)
-        share = best.predicted * (1 - eagerness * self._miss(best) / best.ratio.value)
-        return min(share, (best.predicted + 1) / 2)  # a model far too gloomy must not lead to 1
-
-    def _nearest(self, tried: Sequence[Tried]) -> Tried | None:
-        measured = [t for t in tried if t.ratio is not None]
-        return min(measured, key=lambda t: abs(self._miss(t)), default=None)
-
-    def _miss(self, found: Tried) -> float:
-        assert found.ratio is not None
-        return found.ratio.value - self.wanted
-
     def _unreachable(self) -> CheckFailed:
         what = f"latency={self._target.text}"
-        best = self._nearest([found for mine in self._known for found in mine])
+        best = nearest((t for tries in self._tries for t in tries), self.wanted)
         if best is None or best.ratio is None:
             error = self.tried[-1].error if self.tried else "nothing was measured"
             return CheckFailed(f"{what}: no candidate runs: {error}")
@@ -306,6 +229,13 @@ class Correction:
         )
 
 
-def _last(choice: Choice, mine: Sequence[Tried]) -> Tried | None:
-    """Return the last measurement of a choice; None where it was not measured."""
-    return next((t for t in mine if (t.choice.keep == choice.keep).all()), None)
+def _next(tries: Tries, best: Tried, eagerness: float) -> float:
+    """Return the predicted share to ask for, by the best candidate and one past the target."""
+    miss = tries.miss(best)
+    other = tries.across(best)
+    if other is not None and eagerness == 1 and len(tries) <= _FREE:
+        return best.predicted + (other.predicted - best.predicted) * miss / (
+            miss - tries.miss(other)
+        )
+    share = best.predicted * (1 - eagerness * miss / best.value)
+    return min(share, (best.predicted + 1) / 2)  # a model far too gloomy must not lead to 1
