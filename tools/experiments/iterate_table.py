@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ import numpy as np
 
 from irprune.explore.iterate import iterate, read_config
 from irprune.explore.iterate.config import Config, Objective, Pruning, Rewinding
+from irprune.host import cpu
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "iterate"
 CONFIGS = {"lenet300": "lenet300-mnist", "lenet5": "lenet5-cifar10"}
@@ -314,7 +314,7 @@ def report(options: argparse.Namespace) -> None:
         f"# Iterative pruning with rewinding: {name}",
         "",
         f"`python tools/experiments/iterate_table.py run --net {options.net}`, then `report`; "
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, CPU only.",
+        f"{cpu()}, {os.cpu_count()} cores, CPU only.",
         "",
         "*Paper's counting*: a removed filter takes its own weights alone; *physical*: the next",
         "layer's columns are gone too, as in the files.",
