@@ -102,6 +102,7 @@ def run(
 ) -> Result:
     """Run a pipeline on a copy of `model`; unless `verify` is off, prove the result at the end.
 
+    The model may be the result of another run: plan and proof then start at it.
     A plan that was selected but never compacted is an error, unless `pending` says that only the
     plan is wanted. Raises IrpruneError for bad usage or bad input, CheckFailed (its `report` tells
     what was found) where the proof fails.
@@ -295,8 +296,11 @@ def _differentiator() -> Differentiator:
 
 @contextmanager
 def _work(settings: Settings, model: Model) -> Iterator[tuple[Model, Context]]:
-    """A copy of `model` with inferred shapes; errors name its file, failed checks hold a report."""
-    work = model.clone()
+    """A copy of `model` with inferred shapes; errors name its file, failed checks hold a report.
+
+    What earlier runs did is forgotten: the graph as it is now is the one that plans refer to.
+    """
+    work = replace(model.clone(), base=None, base_pipeline="", plan=None)
     with _context(settings, model) as context:
         try:
             infer(work.ir)

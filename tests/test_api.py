@@ -81,6 +81,26 @@ def test_a_later_prune_refines_a_pending_plan(path: Path) -> None:
     assert result.plan.axes["W1"][0].sum() == 3
 
 
+@pytest.mark.parametrize(
+    "text", ["prune{ratio=0.5}, compact", "normalize, prune{ratio=0.5}, compact"]
+)
+def test_a_result_is_pruned_again(path: Path, text: str) -> None:
+    first = irprune.run("normalize, prune{ratio=0.25}, compact", irprune.load(path))
+    second = irprune.run(text, first.model)
+    assert second.report["before"] == first.report["after"]
+    assert [proof["verdict"] for proof in second.report["proof"]] == ["proved", "proved"]
+    mask = second.plan.axes["W1"][0]
+    assert (len(mask), mask.sum()) == (6, 3)
+    whole = first.plan.then(second.plan).axes["W1"][0]
+    assert (len(whole), whole.sum()) == (8, 3)
+
+
+def test_a_pending_selection_is_compacted_by_a_later_run(path: Path) -> None:
+    selected = irprune.run("prune{ratio=0.5}", irprune.load(path), verify=False, pending=True)
+    result = irprune.run("compact", selected.model)
+    assert result.plan.axes["W1"][0].sum() == 4
+
+
 def test_inspect_and_explain(path: Path) -> None:
     model = irprune.load(path)
     facts = irprune.inspect(model, after="")

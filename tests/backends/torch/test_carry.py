@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from strategies import Net, compacted, kept_part, random_keep, seeds
 from torch import nn
 
-from irprune import IrpruneError, Plan
+from irprune import IrpruneError, Plan, api
 from irprune.backends.torch import carry_optimizer, to_torch
 from irprune.channels import analyse
 from irprune.model import Model
@@ -74,6 +74,20 @@ def test_state_is_sliced_like_the_parameters(
             else:
                 assert now[key] == value
     _step(new, carried)
+
+
+def test_state_is_carried_through_run_after_run() -> None:
+    model, ratio = _net(0), "prune{ratio=0.25}, compact"
+    module = to_torch(model)
+    optimizer: torch.optim.Optimizer = torch.optim.NAdam(module.parameters())
+    for _ in range(2):
+        _step(module, optimizer)
+        model.update_from(module)
+        result = api.run(ratio, model)
+        model, smaller = result.model, to_torch(result.model)
+        optimizer = carry_optimizer(optimizer, module, smaller, result.plan)
+        module = smaller
+    _step(module, optimizer)
 
 
 def test_groups_keep_their_settings_and_the_learning_rate() -> None:
