@@ -6,11 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_SLOPE = 0.25
+"""What the slopes of nn.PReLU start from."""
+
 
 class PReLU(nn.Module):
     """PRelu whose slopes have the shape ``(C, 1, 1)``."""
 
     weight: Tensor
+
+    def reset_parameters(self) -> None:
+        """Draw as nn.PReLU does: all slopes alike."""
+        nn.init.constant_(self.weight, _SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.prelu(x, self.weight.flatten())
@@ -24,6 +31,13 @@ class ColumnLinear(nn.Module):
     def __init__(self, biased: bool) -> None:
         super().__init__()
         self.biased = biased
+
+    def reset_parameters(self) -> None:
+        """Draw as nn.Linear does: evenly, within one over the root of the inputs."""
+        bound = len(self.weight) ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.biased:
+            nn.init.uniform_(self.bias, -bound, bound)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         bias = self.bias if self.biased else None

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from irprune.backends.torch import to_torch
 from irprune.backends.torch.training.data import Data, Draw
 from irprune.backends.torch.training.data.source import check_fit
+from irprune.backends.torch.training.fresh import draw_weights
 from irprune.backends.torch.training.loop import Job, fabric_of, scored, train
 from irprune.errors import IrpruneError
 from irprune.model import Model
@@ -34,8 +34,7 @@ class TorchTrainer:
         module = to_torch(model)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            for layer in module.modules():
-                _reset(layer)
+            draw_weights(module)
         model.update_from(module)
 
     def fit(
@@ -108,23 +107,6 @@ class TorchTrainer:
         shape = tuple(dim if isinstance(dim, int) else None for dim in dims[1:])
         classes = last[-1] if last and isinstance(last[-1], int) else None
         return _Flat(self._data) if check_fit(self._data, shape, classes) else self._data
-
-
-def _reset(layer: nn.Module) -> None:
-    """Draw the weights of one layer as torch does; a lowered BatchNorm counts no batches."""
-    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-        for tensor, number in (
-            (layer.weight, 1),
-            (layer.bias, 0),
-            (layer.running_mean, 0),
-            (layer.running_var, 1),
-        ):
-            if tensor is not None:
-                nn.init.constant_(tensor, number)
-        return
-    reset = getattr(layer, "reset_parameters", None)
-    if callable(reset):
-        reset()
 
 
 class _Flat:
