@@ -70,8 +70,10 @@ class Trainer(Protocol):
         """Train `model` in place from epoch `first` of the recipe up to `last` (None: its end).
 
         Order of examples, augmentation and learning rate are those of these epochs. The model
-        after each epoch in `keep` is written to ``folder/epoch-N.onnx``. `folder` also holds the
-        checkpoint from which a call with the same arguments goes on where a killed one stopped.
+        after each epoch in `keep` is written to ``folder/epoch-N.onnx``; the recipe's target ends
+        training after the last of these at the earliest. Without a `teacher` there is no
+        distillation. `folder` also holds the checkpoint from which a call with the same arguments
+        goes on where a killed one stopped.
 
         Raises:
             IrpruneError: model and data do not fit, or not even one example fits into memory.

@@ -45,6 +45,8 @@ class Job:
     after_epoch: Callable[[int], None] | None = None
     """Called in the first process with the number of epochs done, before the checkpoint of it."""
     log: Callable[[str], None] = lambda message: None
+    least: int = 0
+    """Epochs that are done even where the target is reached before."""
 
 
 def fabric_of(machine: Machine) -> Fabric:
@@ -140,7 +142,9 @@ class _Loop:
 
     def _reached(self) -> bool:
         target, history = self.recipe.target, self.progress.history
-        return target is not None and bool(history) and history[-1]["accuracy"] >= target
+        if target is None or not history or self.progress.epoch < self.job.least:
+            return False
+        return bool(history[-1]["accuracy"] >= target)
 
     def _epoch(self) -> None:
         progress = self.progress

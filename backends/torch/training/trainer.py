@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from irprune.backends.torch.training.fresh import draw_weights
 from irprune.backends.torch.training.loop import Job, fabric_of, scored, train
 from irprune.errors import IrpruneError
 from irprune.model import Model
-from irprune.recipe import Machine, Recipe
+from irprune.recipe import Distillation, Machine, Recipe
 from irprune.training import Fitted, Score
 from irprune.walk import dims_of
 
@@ -63,7 +64,7 @@ class TorchTrainer:
             Job(
                 module,
                 data,
-                self._recipe,
+                self._recipe if teacher is not None else _alone(self._recipe),
                 folder,
                 self._machine,
                 first,
@@ -71,6 +72,7 @@ class TorchTrainer:
                 None if teacher is None else to_torch(teacher),
                 after_epoch,
                 self._log,
+                least=max(keep, default=0),
             )
         )
         model.update_from(module)
@@ -107,6 +109,11 @@ class TorchTrainer:
         shape = tuple(dim if isinstance(dim, int) else None for dim in dims[1:])
         classes = last[-1] if last and isinstance(last[-1], int) else None
         return _Flat(self._data) if check_fit(self._data, shape, classes) else self._data
+
+
+def _alone(recipe: Recipe) -> Recipe:
+    """Return a recipe without a teacher."""
+    return replace(recipe, distillation=Distillation())
 
 
 class _Flat:

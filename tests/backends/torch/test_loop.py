@@ -154,6 +154,11 @@ def test_training_stops_at_the_target(tmp_path: Path) -> None:
     assert train(job(tmp_path, replace(RECIPE, epochs=50, target=0.3))) == rows
 
 
+@pytest.mark.parametrize(("least", "done"), [(0, 1), (2, 2), (9, 3)])
+def test_the_target_waits_for_epochs_that_are_wanted(tmp_path: Path, least: int, done: int) -> None:
+    assert len(train(job(tmp_path, replace(RECIPE, target=0.0), least=least))) == done
+
+
 def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     class Bad(_Dying):
         def forward(self, x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from irprune.explore.iterate.config import (
     Pruning,
     Rewinding,
 )
-from irprune.recipe import Machine, Optimizer, Recipe
+from irprune.recipe import Distillation, Machine, Optimizer, Recipe
 from irprune.shapes import infer
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "iterate"
@@ -121,6 +121,23 @@ def test_learning_rate_rewinding_keeps_the_weights(
     assert records[2]["stability"] == pytest.approx(0, abs=1e-6)
     weights = replace(config, rewind=Rewinding(2))
     assert run(tmp_path / "w", model, data, weights)[2]["stability"] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_target_does_not_end_training_before_the_rewound_epoch(
+    tmp_path: Path, model: Model, data: Path
+) -> None:
+    config = replace(CONFIG, train=replace(CONFIG.train, target=0.0), objective=Objective(rounds=1))
+    assert len(run(tmp_path, model, data, config)) == 2
+    assert (tmp_path / "round-000" / "epoch-2.onnx").is_file()
+
+
+def test_rounds_learn_from_the_original(tmp_path: Path, model: Model, data: Path) -> None:
+    """Round 0, which has no teacher yet, trains as without distillation; the next ones differ."""
+    plain = replace(CONFIG, objective=Objective(rounds=1))
+    taught = replace(plain, train=replace(plain.train, distillation=Distillation(0.5)))
+    one = run(tmp_path / "plain", model, data, plain)
+    two = run(tmp_path / "taught", model, data, taught)
+    assert one[0] == two[0] and one[1]["loss"] != two[1]["loss"]
 
 
 def test_a_trained_network_is_taken_as_it_is(tmp_path: Path, model: Model, data: Path) -> None:
