@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 _STRUCTURAL = (ir.DataType.INT64, ir.DataType.BOOL)
@@ -20,6 +21,22 @@ def structure_hash(model: ir.Model) -> str:
     digest = hashlib.sha256()
     for fact in (sorted(model.opset_imports.items()), *_graph(model.graph)):
         digest.update(f"{fact!r}\n".encode())
+    return digest.hexdigest()
+
+
+def weights_hash(model: ir.Model) -> str:
+    """The SHA-256 of all numbers that a graph holds, by name, in hexadecimal."""
+    digest = hashlib.sha256()
+    for graph in model.graphs():
+        for name, value in sorted(graph.initializers.items()):
+            if value.const_value is not None:
+                digest.update(f"{name}\n".encode())
+                digest.update(value.const_value.tobytes())
+        for node in graph:
+            for name, attribute in sorted(node.attributes.items()):
+                if attribute.type == ir.AttributeType.TENSOR:
+                    digest.update(f"{node.name} {name}\n".encode())
+                    digest.update(attribute.as_tensor().tobytes())
     return digest.hexdigest()
 
 
@@ -63,5 +80,14 @@ def _attribute(attribute: ir.Attr) -> Iterator[Any]:
     elif attribute.type == ir.AttributeType.GRAPHS:
         for graph in attribute.as_graphs():
             yield from _graph(graph)
+    elif attribute.type == ir.AttributeType.FLOAT:
+        yield str(_single(attribute.value))
+    elif attribute.type == ir.AttributeType.FLOATS:
+        yield str(tuple(_single(number) for number in attribute.value))
     else:
         yield str(attribute.value)
+
+
+def _single(number: float) -> float:
+    """Return a number as a file keeps it: in memory it may be more precise."""
+    return float(np.float32(number))

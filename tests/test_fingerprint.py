@@ -6,7 +6,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from irprune.fingerprint import structure_hash
+from irprune.fingerprint import structure_hash, weights_hash
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -43,3 +43,25 @@ def test_weights_do_not_count() -> None:
 def test_structure_counts(old: str, new: str) -> None:
     assert old in TEXT
     assert fingerprint(TEXT.replace(old, new)) != fingerprint(TEXT)
+
+
+def test_a_file_keeps_the_structure() -> None:
+    """Attributes in memory are doubles, those of a file are single."""
+    model = ir.serde.deserialize_model(onnx.parser.parse_model(TEXT))
+    node = next(node for node in model.graph if node.op_type == "LeakyRelu")
+    node.attributes["alpha"] = ir.AttrFloat32("alpha", 0.1)
+    node.attributes["betas"] = ir.AttrFloat32s("betas", [0.1, 0.5])
+    read = ir.serde.deserialize_model(ir.serde.serialize_model(model))
+    assert structure_hash(read) == structure_hash(model)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [("{1,2,3", "{9,2,3", False), ("{-1,2,2}", "{-1,4,1}", False), ("0.5", "0.25", True)],
+)
+def test_weights_are_told_apart(old: str, new: str, same: bool) -> None:
+    one, two = (
+        weights_hash(ir.serde.deserialize_model(onnx.parser.parse_model(text)))
+        for text in (TEXT, TEXT.replace(old, new))
+    )
+    assert (one == two) is same
