@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,16 @@ class IrpruneError(Exception):
         place = [str(part) for part in (self.file, self.node) if part is not None]
         message = ": ".join([*place, self.reason])
         return message if self.mend is None else f"{message}; {self.mend}"
+
+
+@contextmanager
+def naming(file: str | Path | None) -> Iterator[None]:
+    """Let errors that name no file name this one."""
+    try:
+        yield
+    except IrpruneError as error:
+        error.file = error.file or file
+        raise
 
 
 class CheckFailed(IrpruneError):

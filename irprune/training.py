@@ -57,6 +57,10 @@ class Differentiator(Protocol):
 class Trainer(Protocol):
     """Trains and scores models on one data set under one recipe."""
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells the data set from others, as JSON; where it lies is no part of it."""
+        ...
+
     def fit(
         self,
         model: Model,
@@ -90,5 +94,9 @@ class Trainer(Protocol):
         ...
 
     def initialise(self, model: Model, seed: int) -> None:
-        """Draw the weights of `model` anew, each layer as the backend usually does."""
+        """Draw the weights of `model` anew, each layer as the backend usually does.
+
+        Raises:
+            IrpruneError: the backend does not know how a weight is drawn.
+        """
         ...

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from irprune.backends.torch import to_torch
 from irprune.backends.torch.training.data import Data, Draw
-from irprune.backends.torch.training.data.source import check_fit
+from irprune.backends.torch.training.data.source import check_fit, fingerprint
 from irprune.backends.torch.training.fresh import draw_weights
 from irprune.backends.torch.training.loop import Job, fabric_of, scored, train
-from irprune.errors import IrpruneError
+from irprune.errors import IrpruneError, naming
 from irprune.model import Model
 from irprune.recipe import Distillation, Machine, Recipe
 from irprune.training import Fitted, Score
@@ -27,13 +27,23 @@ class TorchTrainer:
     """See `irprune.training.Trainer`."""
 
     def __init__(
-        self, data: Data, recipe: Recipe, machine: Machine, log: Callable[[str], None]
+        self,
+        data: Data,
+        recipe: Recipe,
+        machine: Machine,
+        log: Callable[[str], None],
+        path: Path | str | None = None,
     ) -> None:
+        """Train on `data`, which errors call by its `path`."""
         self._data, self._recipe, self._machine, self._log = data, recipe, machine, log
+        self._path = path
+
+    def fingerprint(self) -> dict[str, Any]:
+        return fingerprint(self._data)
 
     def initialise(self, model: Model, seed: int) -> None:
         module = to_torch(model)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), naming(model.provenance.path):
             torch.manual_seed(seed)
             draw_weights(module)
         model.update_from(module)
@@ -90,25 +100,33 @@ class TorchTrainer:
         data = self.fitting(model)
         if count > data.size("train"):
             reason = f"{count} samples of {data.size('train')} training examples"
-            raise IrpruneError(reason, mend="ask for fewer samples")
+            raise IrpruneError(reason, file=self._path, mend="ask for fewer samples")
         index = np.random.default_rng((seed, 1)).permutation(data.size("train"))[:count]
         ((x, y),) = data.batches("train", [Draw(index)], torch.device("cpu"))
         return x.numpy(), y.numpy()
 
     def fitting(self, model: Model) -> Data:
         """Return the data as the model takes it (IrpruneError: no fit)."""
-        inputs, outputs = model.ir.graph.inputs, model.ir.graph.outputs
-        if len(inputs) != 1:
-            raise IrpruneError(f"the model has {len(inputs)} inputs; training feeds one")
-        dims, last = dims_of(inputs[0]) or [], dims_of(outputs[0]) or []
-        if not dims or isinstance(dims[0], int):
-            raise IrpruneError(
-                f"input {inputs[0].name} has the fixed batch {dims[0] if dims else '?'}",
-                mend="export the model with a dynamic batch",
-            )
-        shape = tuple(dim if isinstance(dim, int) else None for dim in dims[1:])
-        classes = last[-1] if last and isinstance(last[-1], int) else None
-        return _Flat(self._data) if check_fit(self._data, shape, classes) else self._data
+        with naming(model.provenance.path):
+            shape, classes = _taken(model)
+        with naming(self._path):
+            flat = check_fit(self._data, shape, classes)
+        return _Flat(self._data) if flat else self._data
+
+
+def _taken(model: Model) -> tuple[tuple[int | None, ...], int | None]:
+    """Return the shape of one example, batch excluded, and the number of classes, where known."""
+    inputs, outputs = model.ir.graph.inputs, model.ir.graph.outputs
+    if len(inputs) != 1:
+        raise IrpruneError(f"the model has {len(inputs)} inputs; training feeds one")
+    dims, last = dims_of(inputs[0]) or [], dims_of(outputs[0]) or []
+    if not dims or isinstance(dims[0], int):
+        raise IrpruneError(
+            f"input {inputs[0].name} has the fixed batch {dims[0] if dims else '?'}",
+            mend="export the model with a dynamic batch",
+        )
+    shape = tuple(dim if isinstance(dim, int) else None for dim in dims[1:])
+    return shape, last[-1] if last and isinstance(last[-1], int) else None
 
 
 def _alone(recipe: Recipe) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from irprune.backends.torch.training.data import ArrayData, Augmentation, Draw, open_data
 from irprune.backends.torch.training.data.arrays import augmented
-from irprune.backends.torch.training.data.source import check_fit
+from irprune.backends.torch.training.data.source import check_fit, fingerprint
 from irprune.errors import IrpruneError
 
 CPU = torch.device("cpu")
@@ -80,6 +81,21 @@ def test_cifar10_binary_version(tmp_path: Path) -> None:
 
 def test_a_factory_by_name() -> None:
     assert open_data(f"{__name__}:made_by_factory").classes == 4
+
+
+def test_a_fingerprint_tells_arrays_apart_wherever_they_lie(tmp_path: Path) -> None:
+    def told(name: str, **changes: Any) -> dict[str, Any]:
+        np.savez(tmp_path / name, **arrays(**changes))
+        return fingerprint(open_data("npz", tmp_path / name))
+
+    first = told("a.npz")
+    assert told("b.npz") == first == json.loads(json.dumps(first))
+    for key, changes in (
+        ("content", {"y_test": np.zeros(6, int)}),
+        ("classes", {"y_train": np.arange(20) % 5}),
+        ("train", {"x_train": np.ones((19, 3, 8, 8)), "y_train": np.arange(19) % 4}),
+    ):
+        assert told("a.npz", **changes)[key] != first[key]
 
 
 @pytest.mark.parametrize(
@@ -176,6 +192,9 @@ def test_folders_of_pictures(tmp_path: Path) -> None:
         ((x, y),) = data.batches(split, [Draw(np.array([1, 0]), seed)], CPU)  # type: ignore[arg-type]
         assert y.tolist() == [1, 0]
         assert x[0, 1].eq(1).all() and x[1].eq(0).all()
+    first = fingerprint(data)
+    assert fingerprint(open_data("imagefolder", tmp_path, size=16, workers=0)) == first
     (tmp_path / "train" / "ant" / "one.png").write_bytes(b"no picture")
+    assert fingerprint(data) != first
     with pytest.raises(IrpruneError, match="cannot decode"):
         list(data.batches("train", [Draw(np.array([0]))], CPU))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,15 @@ class ArrayData:
 
     def size(self, split: Split) -> int:
         return len(self._y[split])
+
+    def content_hash(self) -> str:
+        """Return a hash of all examples and labels."""
+        digest = hashlib.sha256()
+        for held in (self._x, self._y):
+            for tensor in held.values():
+                digest.update(str(tensor.dtype).encode())
+                digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
     def batches(
         self, split: Split, draws: Iterable[Draw], device: torch.device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,7 @@ class FolderData:
                 f"classes {sorted(strange)} are not in train" if strange else "no class folders"
             )
             raise IrpruneError(reason, file=root)
+        self._roots = folders
         self._files = {split: _listed(folder, names) for split, folder in folders.items()}
         self.classes = len(names)
         self.shape = (3, size, size)
@@ -50,6 +52,15 @@ class FolderData:
 
     def size(self, split: Split) -> int:
         return len(self._files[split])
+
+    def content_hash(self) -> str:
+        """Return a hash of the names and sizes of all files; reading them all would take long."""
+        digest = hashlib.sha256()
+        for split, files in self._files.items():
+            for path, label in files:
+                name = path.relative_to(self._roots[split]).as_posix()
+                digest.update(f"{split} {name} {label} {path.stat().st_size}\n".encode())
+        return digest.hexdigest()
 
     def batches(
         self, split: Split, draws: Iterable[Draw], device: torch.device

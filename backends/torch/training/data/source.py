@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -46,6 +46,29 @@ class Data(Protocol):
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield float32 examples ``(n, *shape)`` and int64 labels ``(n,)`` on a device."""
         ...
+
+
+@runtime_checkable
+class Hashed(Protocol):
+    """Data that can tell whether it is the same as some other."""
+
+    def content_hash(self) -> str:
+        """Return a hash of the examples, wherever they lie."""
+        ...
+
+
+def fingerprint(data: Data) -> dict[str, Any]:
+    """Return what tells data sets apart, as JSON.
+
+    Those of a factory need no hash: shape, classes and sizes are then all there is.
+    """
+    return {
+        "shape": list(data.shape),
+        "classes": data.classes,
+        "train": data.size("train"),
+        "test": data.size("test"),
+        "content": data.content_hash() if isinstance(data, Hashed) else None,
+    }
 
 
 def check_labels(labels: NDArray[Any], count: int, what: str, file: object) -> NDArray[np.int64]:
