@@ -35,7 +35,7 @@ def iterate(
 ) -> None:
     """Train a network, then prune, rewind and retrain it in rounds, as CONFIG.toml says.
 
-    Every round's model, plan and record are written into FOLDER, with a report at the end. The same
+    Every round's model, plan and record are written into FOLDER, with a report of all. The same
     command goes on where a killed one stopped. A model that CONFIG names as file.py:factory is
     executed.
     """

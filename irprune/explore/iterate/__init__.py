@@ -54,7 +54,6 @@ def iterate(
         IrpruneError: configuration, data, model or folder do not fit; torch is missing.
         CheckFailed: a compaction is not proved, or the loss is no number any more.
     """
-    from irprune.explore.iterate.report import write_report
     from irprune.explore.iterate.run import Iteration
 
     if not isinstance(config, Config):
@@ -63,20 +62,19 @@ def iterate(
     home = Path() if home is None else Path(home)
     if seed is not None:
         config = replace(config, train=replace(config.train, seed=seed))
-    folder = Path(folder)
+    if data is not None:
+        config = replace(config, data=replace(config.data, path=str(Path(data).absolute())))
     with _context(config, log) as context:
         run = Iteration(
             config,
-            folder,
+            Path(folder),
             _model(config, home) if model is None else model,
-            _trainer(config, home, data, log) if trainer is None else trainer,
+            _trainer(config, home, log) if trainer is None else trainer,
             context,
             log,
             None if base is None else Path(base),
         )
-        records = run.run()
-    write_report(config, records, folder)
-    return records
+        return run.run()
 
 
 def _model(config: Config, home: Path) -> Model:
@@ -87,9 +85,7 @@ def _model(config: Config, home: Path) -> Model:
     return load_factory(source, {}) if is_factory(source) else api.load(source)
 
 
-def _trainer(
-    config: Config, home: Path, path: Path | str | None, log: Callable[[str], None]
-) -> Trainer:
+def _trainer(config: Config, home: Path, log: Callable[[str], None]) -> Trainer:
     missing = [name for name in ("torch", "lightning_fabric") if find_spec(name) is None]
     if missing:
         mend = "install the extra: pip install 'irprune[torch]'"
@@ -98,8 +94,7 @@ def _trainer(
     from irprune.backends.torch.training.trainer import TorchTrainer
 
     table: DataSet = config.data
-    if path is None and table.path is not None:
-        path = home / table.path
+    path = None if table.path is None else home / table.path
     data = open_data(
         table.name,
         path,
@@ -109,7 +104,7 @@ def _trainer(
         size=table.size,
         workers=table.workers,
     )
-    return TorchTrainer(data, config.train, config.machine, log)
+    return TorchTrainer(data, config.train, config.machine, log, path)
 
 
 @contextmanager

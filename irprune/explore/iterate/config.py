@@ -6,8 +6,6 @@ steps, clipping and seed from Caffe; epochs and batch still stand in the table.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -149,13 +147,6 @@ class Config:
         found = asdict(self)
         del found["machine"], found["objective"], found["latency"]
         return found | {"train": _told(self.train)}
-
-    def base_identity(self) -> str:
-        """What decides the original network's training, as a hash."""
-        parts = asdict(self)
-        kept = {key: parts[key] for key in ("model", "data", "train", "pretrained")}
-        kept |= {"train": _told(self.train), "rewind": self.rewind.epoch}
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def read_config(path: Path | str) -> Config:

@@ -1,6 +1,6 @@
 """The rounds: prune, rewind, retrain, record; each step's result is a file, written whole.
 
-A run folder holds ``run.json`` (the configuration), ``round-000`` (the original network) and one
+A run folder holds ``run.json`` (what the run is of), ``round-000`` (the original network) and one
 folder per round: ``step.json`` (the plan over the previous round's model), ``plan.json`` (over the
 original), a checkpoint while it trains, ``model.onnx``, and at last ``record.json``. What is there
 is not done again, so a run goes on after a kill at any point; every step is deterministic, so it
@@ -9,16 +9,13 @@ comes to the same end.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from irprune import api
 from irprune.atomic import write_text
@@ -27,22 +24,27 @@ from irprune.cost import Cost
 from irprune.errors import CheckFailed, IrpruneError
 from irprune.explore.iterate import measure
 from irprune.explore.iterate.config import Config
+from irprune.explore.iterate.files import (
+    Record,
+    alone,
+    load_model,
+    load_plan,
+    read_record,
+    read_selection,
+    writable,
+)
+from irprune.explore.iterate.identity import Identity, check_base, claim, identity_of
+from irprune.explore.iterate.report import write_report
+from irprune.explore.iterate.selection import Scoring
 from irprune.fingerprint import structure_hash
-from irprune.groups import Group, Groups
 from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.compact import compact_graph
-from irprune.passes.rounds import at_most, kept_classes, kind_of, least_important, next_threshold
-from irprune.passes.scores.activity import Activity, DataCriterion
-from irprune.passes.scores.calibration import Samples
-from irprune.passes.scores.importance import Importance
+from irprune.passes.rounds import next_threshold
 from irprune.plan import Plan
 from irprune.protocols import BenchSettings
 from irprune.shapes import infer
 from irprune.training import Score, Trainer
-
-Record = dict[str, Any]
-_MOST_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Iteration:
     config: Config
     folder: Path
     model: Model
-    """The network as it is given; read once, when round 0 starts."""
+    """The network as it is given."""
     trainer: Trainer
     context: Context
     log: Callable[[str], None]
@@ -61,35 +63,37 @@ class Iteration:
 
     def run(self) -> list[Record]:
         """Do what is left to do; return the records of all rounds, the original's first."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with _alone(self.folder):
-            self._claim()
-            return self._rounds()
+        with writable(self.folder), alone(self.folder):
+            claim(self.folder, self._identity, self.log)
+            records = self._rounds()
+            write_report(self.config, records, self.folder)
+            return records
+
+    @cached_property
+    def _given(self) -> Model:
+        """The network, normalised."""
+        given = api.run("normalize", self.model, verify=False).model
+        given.base = given.plan = None
+        return given
+
+    @cached_property
+    def _identity(self) -> Identity:
+        return identity_of(self.config, self._given, self.trainer)
+
+    @cached_property
+    def _scoring(self) -> Scoring:
+        config = self.config
+        return Scoring(config.prune, self.trainer, self.context, config.train.seed)
 
     def _rounds(self) -> list[Record]:
         records = [self._original()]
-        objective = self.config.objective
-        for number in range(1, objective.rounds + 1):
-            reason = self._met(records)
-            if reason is None:
-                record = self._round(number, records)
-                reason = None if record is not None else "no filter is left to remove"
-                if record is not None:
-                    records.append(record)
-            if reason is not None:
-                self.log(f"iterate: stopped after round {number - 1}: {reason}")
+        for number in range(1, self.config.objective.rounds + 1):
+            found = self._met(records) or self._round(number, records)
+            if isinstance(found, str):
+                self.log(f"iterate: stopped after round {number - 1}: {found}")
                 break
+            records.append(found)
         return records
-
-    def _claim(self) -> None:
-        """Note what the folder is for (IrpruneError: it is for something else)."""
-        path, mine = self.folder / "run.json", json.loads(json.dumps(self.config.identity()))
-        if not path.is_file():
-            write_text(path, json.dumps(mine, indent=1) + "\n")
-        elif (found := _read(path)) != mine:
-            changed = [key for key in mine if found.get(key) != mine[key]]
-            reason = f"the folder holds a run of another configuration: {', '.join(changed)} differ"
-            raise IrpruneError(reason, file=path, mend="choose another folder, or remove this one")
 
     def _met(self, records: list[Record]) -> str | None:
         """Return which objective the last round meets."""
@@ -107,19 +111,21 @@ class Iteration:
     def _original(self) -> Record:
         folder = self._at(0)
         if (folder / "record.json").is_file():
-            return _read(folder / "record.json")
-        config, k = self.config, self.config.rewind.epoch
+            return read_record(folder / "record.json")
         if self.base is not None:
             self._take_over(self.base)
-            return _read(folder / "record.json")
+            return read_record(folder / "record.json")
+        config, k = self.config, self.config.rewind.epoch
         folder.mkdir(exist_ok=True)
         if not (folder / "start.onnx").is_file():
-            start = api.run("normalize", self.model, verify=False).model
-            start.base = start.plan = None
+            start = self._given.clone()
             if config.model.weights == "fresh":
                 self.trainer.initialise(start, config.train.seed)
             start.save(folder / "start.onnx")
-        model = api.load(folder / "start.onnx")
+        reason = self._scoring.ranked(self._start()).why_none(1)
+        if reason is not None:  # better said now than after the training
+            raise IrpruneError(reason, file=self.model.provenance.path, node="prune")
+        model = self._start()
         if config.pretrained:
             score = self.trainer.score(model)
         else:
@@ -129,66 +135,68 @@ class Iteration:
         model.save(folder / "model.onnx")
         Plan.empty().save(folder / "plan.json")
         chosen = {"threshold": 0.0, "removed": 0}
-        return self._record(0, model, Plan.empty(), chosen, score)
+        return self._done([self._record(0, model, Plan.empty(), chosen, score)])
+
+    def _start(self) -> Model:
+        """Return the network before its training; errors name the file that it came from."""
+        start = load_model(self._at(0) / "start.onnx")
+        start.provenance = replace(start.provenance, path=self.model.provenance.path)
+        return start
 
     def _take_over(self, base: Path) -> None:
         """Copy the original network of another run (IrpruneError: it is another network)."""
-        source = base / "round-000"
-        key = source / "base.txt"
-        if not key.is_file() or key.read_text() != self.config.base_identity():
-            reason = "its original network is not there yet, or was made by another configuration"
-            raise IrpruneError(reason, file=base, mend="finish that run, or leave --base out")
+        check_base(base, self._identity)
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             copy = Path(folder) / "copy"
-            shutil.copytree(source, copy)
+            shutil.copytree(base / "round-000", copy)
             shutil.rmtree(self._at(0), ignore_errors=True)
             copy.rename(self._at(0))
 
     @cached_property
     def _base(self) -> tuple[Model, Channels]:
         """The trained original and its channels: what all plans refer to."""
-        model = api.load(self._at(0) / "model.onnx")
+        model = load_model(self._at(0) / "model.onnx")
         infer(model.ir)
         return model, self.context.get(ChannelClasses(), model)
 
     # Rounds
 
-    def _round(self, number: int, records: list[Record]) -> Record | None:
-        """Do a round; None where it can remove nothing, now or later."""
+    def _round(self, number: int, records: list[Record]) -> Record | str:
+        """Do a round; return its record, or why it and all later ones can remove nothing."""
         folder = self._at(number)
         if (folder / "record.json").is_file():
-            return _read(folder / "record.json")
+            return read_record(folder / "record.json")
         folder.mkdir(exist_ok=True)
-        if not (folder / "plan.json").is_file() and not self._select(number, records):
-            return None
-        chosen, plan = _read(folder / "selection.json"), Plan.load(folder / "plan.json")
+        if not (folder / "plan.json").is_file():
+            reason = self._select(number, records)
+            if reason is not None:
+                return reason
+        chosen, plan = read_selection(folder / "selection.json"), load_plan(folder / "plan.json")
         rewinds = self.config.rewind.what == "weights"
         if rewinds and not chosen["removed"]:
             # The same weights from epoch k, the same order of examples: the same network.
-            shutil.copyfile(self._at(number - 1) / "model.onnx", folder / "model.onnx")
-            previous = records[-1]
+            load_model(self._at(number - 1) / "model.onnx").save(folder / "model.onnx")
             same = {"round": number, "threshold": chosen["threshold"], "removed": 0}
-            return self._write({**previous, **same}, folder)
+            return self._done([*records, records[-1] | same])
         model = self._rewound(number, plan)
         self.log(
             f"iterate: round {number}: {chosen['removed']} filters less, "
             f"training from epoch {self.config.rewind.epoch}"
         )
         distilled = self.config.train.distillation.weight > 0
-        teacher = api.load(self._at(0) / "model.onnx") if distilled else None
+        teacher = load_model(self._at(0) / "model.onnx") if distilled else None
         k = self.config.rewind.epoch
         score = self.trainer.fit(model, folder, first=k, teacher=teacher).score
         model.save(folder / "model.onnx")
-        return self._record(number, model, plan, chosen, score)
+        return self._done([*records, self._record(number, model, plan, chosen, score)])
 
-    def _select(self, number: int, records: list[Record]) -> bool:
-        """Write what a round removes; return whether any round from now on can remove more."""
-        how = self.config.prune
-        previous = api.load(self._at(number - 1) / "model.onnx")
-        infer(previous.ir)
-        channels = self.context.get(ChannelClasses(), previous)
-        groups = [g for g in self.context.get(Groups(), previous) if not self._skipped(g)]
-        ranked = self._scored(previous, channels, groups)
+    def _select(self, number: int, records: list[Record]) -> str | None:
+        """Write what a round removes; or return why no round from now on can remove more."""
+        how, folder = self.config.prune, self._at(number)
+        layers = self._scoring.ranked(load_model(self._at(number - 1) / "model.onnx"))
+        reason = layers.why_none(number)
+        if reason is not None:
+            return reason
         threshold = 0.0
         if how.method == "aiap":
             threshold = next_threshold(
@@ -199,21 +207,9 @@ class Iteration:
                 hold=how.hold,
                 enough=how.enough,
             )
-            keep = kept_classes(channels, ranked, at_most(threshold, how.least))
-        else:
-            shares = {"conv": how.conv, "dense": how.dense}
-            share = {kind: list_[min(number, len(list_)) - 1] for kind, list_ in shares.items()}
-
-            def rule(group: Group, scores: Any) -> int:
-                return least_important(share[kind_of(group)], how.least)(group, scores)
-
-            keep = kept_classes(channels, ranked, rule)
-        removed = int((~keep).sum())
-        exhausted = all(len(scores) <= how.least * group.rows for group, scores in ranked)
-        if exhausted or (not removed and how.method != "aiap"):
-            return False
-        step = channels.plan(keep)
-        done = Plan.load(self._at(number - 1) / "plan.json")
+        keep = layers.kept(number, threshold)
+        step = layers.channels.plan(keep)
+        done = load_plan(self._at(number - 1) / "plan.json")
         base, _ = self._base
         plan = replace(
             done.then(step),
@@ -221,45 +217,20 @@ class Iteration:
             model_name=base.provenance.name,
             base_structure=structure_hash(base.ir),
         )
-        folder = self._at(number)
         step.save(folder / "step.json")
-        chosen = {"threshold": threshold, "removed": removed}
+        chosen = {"threshold": threshold, "removed": int((~keep).sum())}
         write_text(folder / "selection.json", json.dumps(chosen) + "\n")
         plan.save(folder / "plan.json")
-        return True
-
-    def _skipped(self, group: Group) -> bool:
-        from fnmatch import fnmatchcase
-
-        return any(fnmatchcase(n, p) for n in group.names for p in self.config.prune.skip)
-
-    def _scored(
-        self, model: Model, channels: Channels, groups: list[Group]
-    ) -> list[tuple[Group, Any]]:
-        """Return the groups that can be scored, with the scores of their classes."""
-        how = self.config.prune
-        importance: Importance | Activity
-        if how.method == "ilp":
-            importance = Importance(channels, "l1", "producers", "mean", 0)
-        else:
-            x, y = self.trainer.sample(model, how.samples, self.config.train.seed)
-            name = model.ir.graph.inputs[0].name or ""
-            criterion: DataCriterion = (
-                "mean-activation" if how.activation == "mean" else "sum-activation"
-            )
-            samples = Samples({name: x}, y, _MOST_BATCH)
-            importance = Activity(model, channels, groups, criterion, samples, self.context)
-        found = [(group, importance.of(group)) for group in groups]
-        return [(group, scores) for group, scores in found if scores is not None]
+        return None
 
     def _rewound(self, number: int, plan: Plan) -> Model:
         """Return the pruned network with the weights that retraining starts from."""
         k = self.config.rewind.epoch
         if self.config.rewind.what == "weights":
-            source, cut = api.load(self._at(0) / f"epoch-{k}.onnx"), plan
+            source, cut = load_model(self._at(0) / f"epoch-{k}.onnx"), plan
         else:
-            source = api.load(self._at(number - 1) / "model.onnx")
-            cut = Plan.load(self._at(number) / "step.json")
+            source = load_model(self._at(number - 1) / "model.onnx")
+            cut = load_plan(self._at(number) / "step.json")
         infer(source.ir)
         pruned = source.clone()
         compact_graph(pruned.ir.graph, cut)
@@ -284,7 +255,7 @@ class Iteration:
         kind = measure.threshold_kind(channels)
         whole = measure.own_parameters(channels, Plan.empty())
         own = measure.own_parameters(channels, plan)
-        record = {
+        return {
             "round": number,
             "accuracy": score.accuracy,
             "loss": score.loss,
@@ -301,14 +272,14 @@ class Iteration:
             "widths": measure.widths(channels, plan),
             "latency_s": self._latency(number),
         }
-        return self._write(record, self._at(number))
 
-    def _write(self, record: Record, folder: Path) -> Record:
-        """Write the record, by which a round is done, and drop what only a resumed one needs."""
-        if record["round"] == 0:
-            write_text(folder / "base.txt", self.config.base_identity())
+    def _done(self, records: list[Record]) -> Record:
+        """Write the last record, by which its round is done, and a report of all; return it."""
+        record = records[-1]
+        folder = self._at(record["round"])
         write_text(folder / "record.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
         (folder / "checkpoint.pt").unlink(missing_ok=True)
+        write_report(self.config, records, self.folder)
         return record
 
     def _latency(self, number: int) -> float | None:
@@ -321,25 +292,3 @@ class Iteration:
 
     def _at(self, number: int) -> Path:
         return self.folder / f"round-{number:03d}"
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which ends with the process (IrpruneError: another one holds it)."""
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            reason = "another process is at work in this folder"
-            raise IrpruneError(reason, file=folder, mend="wait for it, or end it") from error
-        yield
-
-
-def _read(path: Path) -> Record:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise IrpruneError(f"cannot read: {error}", file=path, mend="remove it") from error
-    if not isinstance(found, dict):
-        raise IrpruneError("is no JSON object", file=path, mend="remove it")
-    return found

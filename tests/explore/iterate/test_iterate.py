@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,61 +13,25 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from iterate_runs import CONFIG, run
 from torch import nn
 
 import irprune
 from irprune import IrpruneError, Model, Plan, api
+from irprune.backends.torch.training.trainer import TorchTrainer
 from irprune.channels import analyse
-from irprune.explore.iterate import iterate, measure, read_config
+from irprune.explore.iterate import measure, read_config
 from irprune.explore.iterate.config import (
-    Config,
-    DataSet,
     Network,
     Objective,
     Pruning,
     Rewinding,
 )
-from irprune.recipe import Distillation, Machine, Optimizer, Recipe
+from irprune.recipe import Distillation, Optimizer
 from irprune.shapes import infer
+from irprune.training import Fitted
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "iterate"
-CONFIG = Config(
-    model=Network("unused.onnx", "fresh"),
-    data=DataSet("npz", "unused"),
-    train=Recipe(epochs=3, batch=20, optimizer=Optimizer("nadam", lr=0.01)),
-    rewind=Rewinding(2),
-    prune=Pruning("iap", dense=(0.25,), conv=(0.25,), samples=30),
-    objective=Objective(rounds=2),
-    machine=Machine(accelerator="cpu"),
-    latency=False,
-)
-
-
-def net() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 12),
-        nn.ReLU(), nn.Linear(12, 3),
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return irprune.from_torch(net().eval(), (torch.zeros(2, 1, 6, 6),))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    random = np.random.default_rng(0)
-    y = random.integers(0, 3, 160)
-    x = random.normal(size=(160, 1, 6, 6)) + y[:, None, None, None] / 2
-    x = x.astype(np.float32)
-    path = tmp_path_factory.mktemp("data") / "d.npz"
-    np.savez(path, x_train=x[:100], y_train=y[:100], x_test=x[100:], y_test=y[100:])
-    return path
-
-
-def run(folder: Path, model: Model, data: Path, config: Config = CONFIG, **more: Any) -> Any:
-    return iterate(config, folder, model=model, data=data, **more)
 
 
 def test_rounds_shrink_the_files_and_rewind_the_weights(
@@ -182,13 +144,6 @@ def test_objectives_end_the_run(tmp_path: Path, model: Model, data: Path) -> Non
     assert rounds("loss", accuracy_loss=-1.0) == 0
 
 
-def test_a_run_with_nothing_left_stops(tmp_path: Path, model: Model, data: Path) -> None:
-    how = Pruning("ilp", conv=(0.99,), dense=(0.99,))
-    config = replace(CONFIG, prune=how, objective=Objective(rounds=9))
-    records = run(tmp_path, model, data, config)
-    assert list(records[-1]["widths"].values()) == [1, 1, 3] and len(records) == 2
-
-
 class Killed(BaseException):
     """Stands for SIGKILL."""
 
@@ -231,46 +186,42 @@ def test_a_kill_before_any_file_loses_nothing(
     assert (folder / "records.json").read_bytes() == (tmp_path / "whole/records.json").read_bytes()
 
 
-def test_another_configuration_is_refused(tmp_path: Path, model: Model, data: Path) -> None:
-    run(tmp_path, model, data)
-    with pytest.raises(IrpruneError, match="another configuration: prune differ"):
-        run(tmp_path, model, data, replace(CONFIG, prune=Pruning("ilp")))
-    more = replace(CONFIG, objective=Objective(rounds=3))
-    assert len(run(tmp_path, model, data, more)) == 4
-
-
-def test_two_processes_do_not_share_a_folder(tmp_path: Path, model: Model, data: Path) -> None:
-    with (tmp_path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(IrpruneError, match="another process"):
-            run(tmp_path, model, data)
-
-
-def test_methods_share_the_original(tmp_path: Path, model: Model, data: Path) -> None:
-    one = run(tmp_path / "iap", model, data)
-    ilp = replace(CONFIG, prune=replace(CONFIG.prune, method="ilp"))
-    two = run(tmp_path / "ilp", model, data, ilp, base=tmp_path / "iap")
-    assert two[0] == one[0]
-    assert two == run(tmp_path / "alone", model, data, ilp)
-    other = replace(ilp, train=replace(ilp.train, seed=1))
-    with pytest.raises(IrpruneError, match="made by another configuration"):
-        run(tmp_path / "other", model, data, other, base=tmp_path / "iap")
-
-
-def test_a_damaged_record_is_named(tmp_path: Path, model: Model, data: Path) -> None:
-    run(tmp_path, model, data)
-    (tmp_path / "round-001" / "record.json").write_text("{")
-    with pytest.raises(IrpruneError, match="record.json"):
-        run(tmp_path, model, data)
-    shutil.rmtree(tmp_path / "round-001")
-
-
 def test_data_must_fit_the_model(tmp_path: Path, model: Model, data: Path) -> None:
     bad = dict(np.load(data))
     bad["y_test"] = bad["y_test"] + 1
     np.savez(tmp_path / "bad.npz", **bad)
-    with pytest.raises(IrpruneError, match="labels go up to 3, the model tells 3"):
+    with pytest.raises(IrpruneError, match=r"bad\.npz: labels go up to 3, the model tells 3"):
         run(tmp_path / "run", model, tmp_path / "bad.npz")
+
+
+def test_an_empty_round_keeps_weights_that_lie_beside_the_file(
+    tmp_path: Path, model: Model, data: Path
+) -> None:
+    aside = model.clone()
+    aside.provenance = replace(aside.provenance, external=True)
+    config = replace(CONFIG, prune=Pruning("ilp", conv=(0.0, 0.25), dense=(0.0,)))
+    records = run(tmp_path, aside, data, config)
+    assert [record["removed"] for record in records] == [0, 0, 2]
+    before, after = (api.load(tmp_path / f"round-00{n}" / "model.onnx") for n in (0, 1))
+    assert after.provenance.external
+    assert measure.stability(before, after, Plan.empty()) == 0
+
+
+def test_a_run_that_fails_has_a_report_of_what_is_done(
+    tmp_path: Path, model: Model, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = TorchTrainer.fit
+
+    def failing(self: TorchTrainer, model: Model, folder: Path, **more: Any) -> Fitted:
+        if folder.name == "round-002":
+            raise IrpruneError("no more")
+        return real(self, model, folder, **more)
+
+    monkeypatch.setattr(TorchTrainer, "fit", failing)
+    with pytest.raises(IrpruneError, match="no more"):
+        run(tmp_path, model, data)
+    assert [row["round"] for row in json.loads((tmp_path / "records.json").read_text())] == [0, 1]
+    assert "| 1 |" in (tmp_path / "report.md").read_text()
 
 
 def test_the_paper_counts_a_filter_s_own_weights() -> None:

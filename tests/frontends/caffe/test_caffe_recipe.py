@@ -174,7 +174,7 @@ def test_iterate_reads_a_solver(tmp_path: Path) -> None:
     assert (train.epochs, train.batch, train.seed, train.steps) == (4, 60, 2, 100)
     assert (train.optimizer.momentum, train.schedule.policy) == (0.9, "poly")
     (tmp_path / "s.prototxt").write_text(FIXED)
-    assert read_config(path).base_identity() != config.base_identity()
+    assert read_config(path).identity() != config.identity()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,51 @@
+"""What rounds remove, and that rounds which never can are refused before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from iterate_runs import CONFIG, run
+
+from irprune import IrpruneError, Model
+from irprune.explore.iterate.config import Objective, Pruning
+
+
+def test_a_run_with_nothing_left_stops(tmp_path: Path, model: Model, data: Path) -> None:
+    how = Pruning("ilp", conv=(0.99,), dense=(0.99,))
+    config = replace(CONFIG, prune=how, objective=Objective(rounds=9))
+    said: list[str] = []
+    records = run(tmp_path, model, data, config, log=said.append)
+    assert list(records[-1]["widths"].values()) == [1, 1, 3] and len(records) == 2
+    assert said[-1] == "iterate: stopped after round 1: no filter is left to remove"
+
+
+def test_a_round_may_remove_nothing_if_a_later_one_does(
+    tmp_path: Path, model: Model, data: Path
+) -> None:
+    how = Pruning("ilp", conv=(0.0, 0.25, 0.0), dense=(0.0,))
+    config = replace(CONFIG, prune=how, objective=Objective(rounds=9))
+    said: list[str] = []
+    records = run(tmp_path, model, data, config, log=said.append)
+    assert [next(iter(r["widths"].values())) for r in records] == [8, 8, 6]
+    assert records[1] == records[0] | {"round": 1}
+    assert "the share to remove rounds to no filter in any layer" in said[-1]
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (Pruning("iap", samples=101), r"d\.npz: 101 samples of 100"),
+        (Pruning("ilp", skip=("*",)), "no layer can be pruned; .*prune.skip"),
+        (Pruning("iap", samples=9, skip=("*",)), "no layer can be pruned"),
+        (Pruning("iap", samples=9, least=50), "prune: no filter is left to remove"),
+        (Pruning("ilp", conv=(0.01,), dense=(0.01,)), "prune: the share to remove rounds to no"),
+    ],
+)
+def test_what_cannot_begin_is_refused_before_the_training(
+    tmp_path: Path, model: Model, data: Path, how: Pruning, message: str
+) -> None:
+    with pytest.raises(IrpruneError, match=message):
+        run(tmp_path, model, data, replace(CONFIG, prune=how))
+    assert not (tmp_path / "round-000" / "log.jsonl").exists()
