@@ -172,8 +172,9 @@ class Iteration:
             if reason is not None:
                 return reason
         chosen, plan = read_selection(folder / "selection.json"), load_plan(folder / "plan.json")
-        rewinds = self.config.rewind.what == "weights"
-        if rewinds and not chosen["removed"]:
+        distilled = self.config.train.distillation.weight > 0
+        alike = number > 1 or not distilled  # round 0 had no teacher
+        if self.config.rewind.what == "weights" and not chosen["removed"] and alike:
             # The same weights from epoch k, the same order of examples: the same network.
             load_model(self._at(number - 1) / "model.onnx").save(folder / "model.onnx")
             same = {"round": number, "threshold": chosen["threshold"], "removed": 0}
@@ -183,7 +184,6 @@ class Iteration:
             f"iterate: round {number}: {chosen['removed']} filters less, "
             f"training from epoch {self.config.rewind.epoch}"
         )
-        distilled = self.config.train.distillation.weight > 0
         teacher = load_model(self._at(0) / "model.onnx") if distilled else None
         k = self.config.rewind.epoch
         score = self.trainer.fit(model, folder, first=k, teacher=teacher).score

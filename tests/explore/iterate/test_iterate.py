@@ -100,6 +100,9 @@ def test_rounds_learn_from_the_original(tmp_path: Path, model: Model, data: Path
     one = run(tmp_path / "plain", model, data, plain)
     two = run(tmp_path / "taught", model, data, taught)
     assert one[0] == two[0] and one[1]["loss"] != two[1]["loss"]
+    empty = replace(taught, prune=Pruning("ilp", conv=(0.0, 0.25), dense=(0.0,)))
+    three = run(tmp_path / "empty", model, data, empty)
+    assert three[1]["removed"] == 0 and three[1]["loss"] != three[0]["loss"]
 
 
 def test_a_trained_network_is_taken_as_it_is(tmp_path: Path, model: Model, data: Path) -> None:
