@@ -67,17 +67,24 @@ class Lowering:
         """Lower the whole graph; one IrpruneError names every node that cannot be."""
         for value in self.source.inputs:
             self.made[value] = self.graph.placeholder(_identifier(value.name or "input"))
-        refused: list[tuple[ir.Node, str]] = []
+        refused: list[tuple[str, str]] = []
         for node in self.source:
             try:
                 self._lower(node)
             except Unsupported as error:
-                refused.append((node, str(error)))
+                refused.append((describe(node), str(error)))
                 for value in node.outputs:  # so that the rest is looked at too
                     self.made[value] = self.graph.call_function(_refused)
+        results = []
+        for value in self.source.outputs:
+            try:
+                results.append(self.tensor(value))
+            except Unsupported:
+                maker = value.producer()
+                where = "the graph" if maker is None else describe(maker)
+                refused.append((where, f"its output {value.name} has no lowering"))
         if refused:
             raise _refusal(refused)
-        results = [self.tensor(value) for value in self.source.outputs]
         self.graph.output(results[0] if len(results) == 1 else tuple(results))
         for node in reversed(list(self.graph.nodes)):  # lengths that nothing asked for
             if not node.users and node.op not in ("placeholder", "output"):
@@ -339,13 +346,13 @@ def _refused() -> None:
     """What stands for a refused node until the error is raised."""
 
 
-def _refusal(refused: Sequence[tuple[ir.Node, str]]) -> IrpruneError:
-    lines = [f"{describe(node)}: {reason}" for node, reason in refused[:_MOST_NAMED]]
+def _refusal(refused: Sequence[tuple[str, str]]) -> IrpruneError:
+    lines = [f"{where}: {reason}" for where, reason in refused[:_MOST_NAMED]]
     more = len(refused) - len(lines)
     lines += [f"and {more} more"] if more > 0 else []
     mend = "replace these nodes, or train the part of the graph without them"
     if len(refused) == 1:
-        return IrpruneError(refused[0][1], node=describe(refused[0][0]), mend=mend)
+        return IrpruneError(refused[0][1], node=refused[0][0], mend=mend)
     return IrpruneError(f"{len(refused)} nodes cannot be lowered: " + "; ".join(lines), mend=mend)
 
 

@@ -31,6 +31,10 @@ _PER_CHANNEL_SINCE = 21
 
 def _batch_norm(low: Lowering, node: ir.Node) -> fx.Node:
     """BatchNorm in the mode of its layer: the running statistics adapt while it trains."""
+    if low.integer(node, "training_mode", 0) or len(node.outputs) > 1:
+        raise Unsupported(
+            "it takes its batch's own statistics at inference too; export the network in eval mode"
+        )
     given = dict(zip(_STATE, node.inputs[1:5], strict=True))
     held = {name: value for name, value in given.items() if value is not None}
     eps, momentum = low.real(node, "epsilon", 1e-5), low.real(node, "momentum", 0.9)

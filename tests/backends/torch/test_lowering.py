@@ -203,3 +203,30 @@ def test_what_cannot_be_lowered_is_named_at_once() -> None:
     net.op("Multinomial", x, name="y")
     with pytest.raises(IrpruneError, match=r"2 nodes.*a.Bernoulli \(Bernoulli\).*y.Multinomial"):
         to_torch(Model.from_proto(net.proto("y")))
+
+
+@pytest.mark.parametrize(
+    ("opset", "names", "attributes"),
+    [
+        (15, ("y", "mean", "variance"), {"training_mode": 1}),
+        (9, ("y", "mean", "variance", "saved", "other"), {}),
+    ],
+)
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_statistics_of_the_batch_at_inference_are_refused(
+    opset: int, names: tuple[str, ...], attributes: dict[str, int], outputs: int
+) -> None:
+    net = Net(opset=opset)
+    parameters = [net.weight(3, low=0.5) for _ in range(4)]
+    x = net.image(3)
+    net.split("BatchNormalization", x, *parameters, names=names, **attributes)
+    with pytest.raises(IrpruneError, match="export the network in eval mode"):
+        to_torch(net.model(*names[:outputs]))
+
+
+def test_an_output_that_no_rule_lowers_is_named() -> None:
+    net = Net()
+    x, weight = net.input("N", 3), net.weight(3)
+    net.split("LayerNormalization", x, weight, names=("y", "mean"))
+    with pytest.raises(IrpruneError, match=r"y.LayerNormalization.*output mean has no lowering"):
+        to_torch(net.model("y", "mean"))
