@@ -68,7 +68,7 @@ class Worker:
         names = request["outputs"]
         if names is None:
             names = [output.name for output in session.get_outputs()]
-        values = _prepare(session, names, feeds)()
+        values = _prepare(session, names, feeds)() if names else []  # [] would mean all
         return {}, {name: _array(name, value) for name, value in zip(names, values, strict=True)}
 
     def load(self, request: dict[str, Any], feeds: Arrays) -> Reply:

@@ -41,7 +41,7 @@ from irprune.passbase import Context
 from irprune.passes.scores.calibration import Samples
 from irprune.passes.scores.importance import Aggregate, Importance, Members, Scores
 from irprune.proof.probe import write_probe
-from irprune.protocols import Runner
+from irprune.protocols import Runner, RunnerError
 from irprune.training import Differentiator
 
 Activations = Literal["mean-activation", "sum-activation", "apoz"]
@@ -219,13 +219,19 @@ def _activations(
     model: Model, sites: Sites, criterion: str, samples: Samples, runner: Runner
 ) -> dict[tuple[str, int], NDArray[np.float64]]:
     names = list(dict.fromkeys(name for name, _ in sites))
+    if not names:
+        return {}
     totals: dict[tuple[str, int], Any] = {}
     counts: dict[tuple[str, int], int] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe.onnx"
         write_probe(model.ir.clone(), path, names)
         for feeds in samples.batches():
-            found = runner.run(path, feeds, names)
+            try:
+                found = runner.run(path, feeds, names)
+            except RunnerError as error:
+                error.file = model.provenance.path  # the probe is gone when the message is read
+                raise
             _add(totals, counts, sites, found, _MEASURES[criterion])
     return _means(totals, counts)
 
@@ -234,6 +240,8 @@ def _sensitivities(
     model: Model, sites: Sites, criterion: str, samples: Samples, backend: Differentiator
 ) -> dict[tuple[str, int], NDArray[np.float64]]:
     names = list(dict.fromkeys(name for name, _ in sites))
+    if not names:
+        return {}
     totals: dict[tuple[str, int], Any] = {}
     counts: dict[tuple[str, int], int] = {}
     for feeds, labels in _labelled(samples, criterion):
@@ -252,6 +260,9 @@ def _add(
 ) -> None:
     for key, site in sites.items():
         moved = site.moved(found[site.name])
+        if not np.isfinite(moved).all():
+            reason = f"activation {site.name} is NaN or infinite on the samples"
+            raise IrpruneError(reason, mend="check the samples' range and the model")
         totals[key] = totals.get(key, 0.0) + measure(moved)
         counts[key] = counts.get(key, 0) + len(moved)
 
@@ -259,12 +270,7 @@ def _add(
 def _means(
     totals: Mapping[tuple[str, int], Any], counts: Mapping[tuple[str, int], int]
 ) -> dict[tuple[str, int], NDArray[np.float64]]:
-    means = {key: np.asarray(total) / counts[key] for key, total in totals.items()}
-    for (name, _), mean in means.items():
-        if not np.isfinite(mean).all():
-            reason = f"activation {name} is NaN or infinite on the samples"
-            raise IrpruneError(reason, mend="check the samples' range and the model")
-    return means
+    return {key: np.asarray(total) / counts[key] for key, total in totals.items()}
 
 
 def _elements(
@@ -273,6 +279,8 @@ def _elements(
     """Return the score of every element of the weights along whose axes channels lie."""
     sites = [*channels.producers, *channels.consumers]
     values = {s.value.name or "": s.value for s in sites if s.value.is_initializer()}
+    if not values:
+        return {}
     totals: dict[str, Any] = {}
     count = 0
     for feeds, labels in _labelled(samples, criterion):

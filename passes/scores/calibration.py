@@ -49,13 +49,17 @@ class Samples:
 def read_samples(path: str, graph: ir.Graph) -> Samples:
     """Read arrays for a graph's inputs by name; a lone input may be called x, x_train or x_test.
 
-    Labels, where there are any, are called labels, y, y_train or y_test.
+    Labels, where there are any, are called labels, y, y_train or y_test. Where the graph fixes the
+    batch, the last examples that do not fill one are left out.
 
     Raises:
         IrpruneError: the file is no archive of plain arrays, or they do not fit the inputs.
     """
     try:
-        with np.load(Path(path), allow_pickle=False) as found:
+        loaded = np.load(Path(path), allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ValueError("it is one array without a name")
+        with loaded as found:
             arrays: dict[str, NDArray[Any]] = {name: found[name] for name in found.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         reason = f"not a usable .npz archive of plain arrays: {error}"
@@ -72,7 +76,7 @@ def read_samples(path: str, graph: ir.Graph) -> Samples:
         reason = f"holds no array for {', '.join(missing)}; it holds {have}"
         raise IrpruneError(reason, file=path, mend="name the arrays after the graph inputs")
     feeds = {name: arrays[name] for name in named}
-    batch = _batch(named, feeds, path)
+    fixed = _fixed_batch(named, feeds, path)
     labels = next((arrays[name] for name in _LABELS if name in arrays and name not in named), None)
     count = len(next(iter(feeds.values())))
     if labels is not None:
@@ -80,16 +84,16 @@ def read_samples(path: str, graph: ir.Graph) -> Samples:
             reason = f"labels have shape {labels.shape} and type {labels.dtype}"
             raise IrpruneError(reason, file=path, mend=f"give {count} integers")
         labels = labels.astype(np.int64)
-    usable = count - count % batch if batch != BATCH else count
+    usable = count if fixed is None else count - count % fixed
     return Samples(
         {name: array[:usable] for name, array in feeds.items()},
         None if labels is None else labels[:usable],
-        batch,
+        BATCH if fixed is None else fixed,
     )
 
 
-def _batch(named: Mapping[str, ir.Value], feeds: Arrays, path: str) -> int:
-    """Return the batch that the graph fixes, or else the usual one (IrpruneError: no fit)."""
+def _fixed_batch(named: Mapping[str, ir.Value], feeds: Arrays, path: str) -> int | None:
+    """Return the batch that the graph fixes, None where it fixes none (IrpruneError: no fit)."""
     fixed: set[int] = set()
     counts = {len(array) if array.ndim else 0 for array in feeds.values()}
     if len(counts) != 1 or 0 in counts:
@@ -111,8 +115,12 @@ def _batch(named: Mapping[str, ir.Value], feeds: Arrays, path: str) -> int:
             )
         if isinstance(dims[0], int):
             fixed.add(dims[0])
+    if len(fixed) > 1:
+        lengths = " and ".join(map(str, sorted(fixed)))
+        mend = "choose a criterion of weights"
+        raise IrpruneError(f"the model's inputs fix different batches: {lengths}", mend=mend)
     (count,) = counts
-    batch = fixed.pop() if len(fixed) == 1 else BATCH
-    if batch != BATCH and count < batch:
+    batch = next(iter(fixed), None)
+    if batch is not None and count < batch:
         raise IrpruneError(f"{count} examples do not fill the model's batch of {batch}", file=path)
     return batch

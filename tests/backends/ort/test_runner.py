@@ -53,6 +53,7 @@ def test_outputs(runner: Runner, write: Write, optimize: bool) -> None:
     assert np.array_equal(outputs["y"], feeds["x"] + BIAS)
     assert np.array_equal(outputs["z"], -feeds["x"] - BIAS)
     assert list(runner.run(path, feeds, ["z", "y"])) == ["z", "y"]
+    assert runner.run(path, feeds, []) == {}
 
 
 def test_one_child_serves_many_requests_of_any_size(runner: OrtRunner, write: Write) -> None:

@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 from strategies import Net, value_of
 
+import irprune
 from irprune import IrpruneError, api
 from irprune.backends.ort.runner import OrtRunner
 from irprune.channels import analyse
 from irprune.groups import Group, coupled_groups
 from irprune.model import Model
 from irprune.passbase import Context
-from irprune.passes.scores.activity import Activity, measured_at
+from irprune.passes.scores.activity import DATA_CRITERIA, Activity, measured_at
 from irprune.passes.scores.calibration import Samples, read_samples
 
 IMAGES = np.random.default_rng(1).normal(size=(7, 3, 6, 6)).astype(np.float32)
@@ -189,24 +191,85 @@ def test_samples_that_do_not_fit_are_refused(
         read_samples(str(tmp_path / "s.npz"), _net().ir.graph)
 
 
-def test_a_fixed_batch_is_kept(tmp_path: Path) -> None:
-    np.savez(tmp_path / "s.npz", x_train=IMAGES, y_train=LABELS)
-    samples = read_samples(str(tmp_path / "s.npz"), _net(batch=3).ir.graph)
-    assert [len(feeds["x"]) for feeds in samples.batches()] == [3, 3]
-    with pytest.raises(IrpruneError, match="do not fill"):
-        read_samples(str(tmp_path / "s.npz"), _net(batch=9).ir.graph)
+def test_a_lone_array_is_no_archive(tmp_path: Path) -> None:
+    path = tmp_path / "s.npz"
+    with path.open("wb") as file:
+        np.save(file, IMAGES)
+    with pytest.raises(IrpruneError, match="one array without a name"):
+        read_samples(str(path), _net().ir.graph)
 
 
-def test_gradients_need_labels_and_finite_numbers(context: Context) -> None:
+@pytest.mark.parametrize(("batch", "full"), [(3, [3, 3]), (32, [32, 32]), ("N", [32, 32, 6])])
+def test_a_fixed_batch_is_kept(tmp_path: Path, batch: int | str, full: list[int]) -> None:
+    count = 70 if full[0] == 32 else 7
+    x, y = np.resize(IMAGES, (count, *IMAGES.shape[1:])), np.resize(LABELS, count)
+    np.savez(tmp_path / "s.npz", x_train=x, y_train=y)
+    samples = read_samples(str(tmp_path / "s.npz"), _net(batch).ir.graph)
+    assert [len(feeds["x"]) for feeds in samples.batches()] == full
+    assert samples.labels is not None and len(samples.labels) == sum(full)
+
+
+@pytest.mark.parametrize("batch", [9, 32])
+def test_too_few_samples_for_a_fixed_batch_are_refused(tmp_path: Path, batch: int) -> None:
+    np.savez(tmp_path / "s.npz", x=IMAGES)
+    with pytest.raises(IrpruneError, match=f"do not fill the model's batch of {batch}"):
+        read_samples(str(tmp_path / "s.npz"), _net(batch).ir.graph)
+
+
+def test_inputs_that_fix_different_batches_are_refused(tmp_path: Path) -> None:
+    net = Net()
+    net.op("Add", net.input(1, 3, name="a"), net.input(2, 3, name="b"), name="y")
+    np.savez(tmp_path / "s.npz", a=np.ones((4, 3), np.float32), b=np.ones((4, 3), np.float32))
+    with pytest.raises(IrpruneError, match="fix different batches: 1 and 2"):
+        read_samples(str(tmp_path / "s.npz"), net.model().ir.graph)
+
+
+@pytest.mark.parametrize("criterion", DATA_CRITERIA)
+def test_a_graph_without_channels_asks_for_nothing(criterion: Any, context: Context) -> None:
+    net = Net()
+    net.op("Relu", net.input("N", 3, 6, 6), name="y")
+    model = net.model()
+    channels = analyse(model.ir.graph)
+    Activity(model, channels, [], criterion, Samples({"x": IMAGES}, LABELS), context)
+
+
+def test_an_error_on_the_way_names_the_model(tmp_path: Path, context: Context) -> None:
+    net = Net()
+    rows = net.op("Gather", net.weight(4, 3), net.input("N", dtype=TensorProto.INT64), name="g")
+    net.op(
+        "MatMul",
+        net.op("Relu", net.op("MatMul", rows, net.weight(3, 5))),
+        net.weight(5, 2),
+        name="y",
+    )
+    net.model().save(tmp_path / "net.onnx")
+    model = irprune.load(tmp_path / "net.onnx")
+    np.savez(tmp_path / "s.npz", x=np.arange(9))
+    data = tmp_path / "s.npz"
+    with pytest.raises(IrpruneError, match="out of data bounds") as caught:
+        api.run(f'prune{{criterion=apoz data="{data}" ratio=0.2}}, compact', model, verify=False)
+    assert caught.value.file == tmp_path / "net.onnx"
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("criterion", DATA_CRITERIA)
+def test_numbers_must_be_finite(criterion: Any, number: float, context: Context) -> None:
+    model, images = _net(), IMAGES.copy()
+    images[2, 1] = number
+    channels = analyse(model.ir.graph)
+    samples = Samples({"x": images}, LABELS)
+    with pytest.raises(IrpruneError, match="is NaN or infinite on the samples"):
+        Activity(model, channels, coupled_groups(channels), criterion, samples, context)
+
+
+def test_gradients_need_labels_and_backends(context: Context) -> None:
     model = _net()
     channels = analyse(model.ir.graph)
     groups: list[Group] = coupled_groups(channels)
+    samples = Samples({"x": IMAGES})
     with pytest.raises(IrpruneError, match="needs labels"):
-        Activity(model, channels, groups, "taylor", Samples({"x": IMAGES}), context)
-    bad = Samples({"x": np.full_like(IMAGES, np.nan)})
-    with pytest.raises(IrpruneError, match="NaN"):
-        Activity(model, channels, groups, "mean-activation", bad, context)
+        Activity(model, channels, groups, "taylor", samples, context)
     with pytest.raises(IrpruneError, match="needs onnxruntime"):
-        Activity(model, channels, groups, "apoz", bad, Context())
+        Activity(model, channels, groups, "apoz", samples, Context())
     with pytest.raises(IrpruneError, match="need torch"):
         Activity(model, channels, groups, "taylor", Samples({"x": IMAGES}, LABELS), Context())
