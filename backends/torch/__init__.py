@@ -54,8 +54,9 @@ def carry_optimizer(optimizer: Optimizer, old: nn.Module, new: nn.Module, plan: 
     """Return an optimizer of the pruned module that goes on where the old one was.
 
     Each state tensor of a parameter (momentum, averages of gradients and of their squares, ...) is
-    sliced by what the plan keeps of that parameter, rows of their own included; steps and other
-    scalars stay. Parameter groups keep their settings, and the current learning rate among them.
+    sliced by what the plan keeps of that parameter, also where each group of a convolution keeps
+    other channels; steps and other scalars stay. Parameter groups keep their settings, and the
+    current learning rate among them; what the plan removes altogether leaves its group.
 
     Args:
         optimizer: of the parameters of `old`; it is left as it is.

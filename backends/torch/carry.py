@@ -32,7 +32,11 @@ def carry_optimizer(optimizer: Optimizer, old: nn.Module, new: nn.Module, plan: 
         alive = {name: old for name, old in held.items() if name in after}
         if not alive:  # a branch that is gone took its parameters with it
             continue
-        groups.append({**group, "params": [after[name] for name in alive]})
+        left = {**group, "params": [after[name] for name in alive]}
+        if "param_names" in group:
+            labels = zip(group["param_names"], held, strict=True)
+            left["param_names"] = [label for label, name in labels if name in after]
+        groups.append(left)
         for name, parameter in alive.items():
             if parameter in optimizer.state:
                 kept = optimizer.state[parameter]

@@ -107,6 +107,16 @@ def test_groups_keep_their_settings_and_the_learning_rate() -> None:
     assert carried.param_groups[0]["params"] == [next(new.parameters())]
 
 
+def test_a_parameter_that_is_gone_takes_its_name_along() -> None:
+    old, new = nn.Linear(2, 3), nn.Linear(2, 3, bias=False)
+    named = [("its bias", old.bias), ("its weight", old.weight)]
+    optimizer = torch.optim.SGD(named, lr=0.1)
+    (group,) = carry_optimizer(optimizer, old, new, Plan.empty()).param_groups
+    assert group["param_names"] == ["its weight"]
+    assert group["params"] == [new.weight]
+    assert optimizer.param_groups[0]["param_names"] == ["its bias", "its weight"]
+
+
 def test_a_plan_between_other_modules_is_refused() -> None:
     model = _net(0)
     channels = analyse(model.ir.graph)
