@@ -14,12 +14,15 @@ import onnx_ir
 from irprune.atomic import replacing
 from irprune.errors import IrpruneError
 from irprune.plan import Plan
+from irprune.roles import trained
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _EXTERNAL_THRESHOLD = 1024
 _PROTOBUF_LIMIT = 2**31 - 2**24
+_MOST_NAMED = 4
+_UPDATED = "update the model that was lowered, or one pruned by the same plan"
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,6 @@ class Provenance:
     sha256: str | None = None
     external: bool = False
     """The file keeps weights in external data files."""
-
-
-PARAMETER = "irprune.parameter"
-"""Metadata of an initializer that is one parameter of its source: all its uses stay tied."""
-BUFFER = "buffer"
-"""What that metadata says of an initializer that the source keeps but does not train."""
 
 
 @dataclass(frozen=True)
@@ -102,45 +99,45 @@ class Model:
             base=None if self.base is None else self.base.clone(),
         )
 
+    def tensors(self) -> dict[str, onnx_ir.TensorProtocol]:
+        """Return what the model keeps by name: initializers, Constants, what only its state has."""
+        found = {name: entry.tensor for name, entry in self.state.items() if entry.home is None}
+        for name, value in self.ir.graph.initializers.items():
+            if value.const_value is not None:
+                found[name] = value.const_value
+        constants = _constants(self.ir.graph).items()
+        return found | {name: node.attributes["value"].as_tensor() for name, node in constants}
+
     def update_from(self, module: Stateful) -> None:
         """Write the tensors of a lowered module back into the graph; nothing else changes.
 
         Every initializer (or Constant) that the module's state names gets its numbers, in the dtype
-        that it had.
+        that it had; so does what only the state of the model's source has, such as counters.
 
         Raises:
-            IrpruneError: the module holds a tensor that the graph lacks or has in another shape;
-                the model is then as it was.
+            IrpruneError: the module holds a tensor that the model lacks or has in another shape, or
+                lacks a parameter; the model is then as it was.
         """
+        known, given = self.tensors(), module.state_dict()
+        fresh = {name: _replacement(name, tensor, known) for name, tensor in given.items()}
+        if missing := sorted(trained(self.ir) - given.keys()):
+            more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+            raise IrpruneError(
+                f"the module holds no {', '.join(missing[:_MOST_NAMED])}{more}", mend=_UPDATED
+            )
         graph = self.ir.graph
-        lifted = {
-            node.outputs[0].name: node
-            for node in graph
-            if node.op_type == "Constant" and not node.domain and "value" in node.attributes
-        }
-        fresh: dict[str, onnx_ir.Tensor[Any]] = {}
-        for name, tensor in module.state_dict().items():
-            held = graph.initializers.get(name)
-            old = None if held is None else held.const_value
-            if name in lifted:
-                old = lifted[name].attributes["value"].as_tensor()
-            if old is None:
-                raise IrpruneError(
-                    f"the graph has no initializer {name}",
-                    mend="update the model that was lowered, or one pruned by the same plan",
-                )
-            if tuple(tensor.shape) != tuple(old.shape.numpy()):
-                raise IrpruneError(
-                    f"{name} has the shape {[*tensor.shape]} in the module and "
-                    f"{[*old.shape.numpy()]} in the graph",
-                    mend="update the model that was lowered, or one pruned by the same plan",
-                )
-            fresh[name] = _numbers(tensor, old)
+        lifted = _constants(graph)
         for name, numbers in fresh.items():
             if name in lifted:
                 lifted[name].attributes["value"] = onnx_ir.AttrTensor("value", numbers)
-            else:
+            elif name in graph.initializers:
                 graph.initializers[name].const_value = numbers
+        self.state = {
+            name: replace(entry, tensor=fresh[name])
+            if entry.home is None and name in fresh
+            else entry
+            for name, entry in self.state.items()
+        }
 
     def save(self, path: Path | str, *, external: bool | None = None) -> None:
         """Write the model to a file, atomically.
@@ -165,8 +162,28 @@ class Model:
                 _save_inside(self.ir, path)
 
 
-def _numbers(tensor: Any, old: onnx_ir.TensorProtocol) -> onnx_ir.Tensor[Any]:
+def _constants(graph: onnx_ir.Graph) -> dict[str, onnx_ir.Node]:
+    """Return the Constant nodes that hold a tensor, by the name of their output."""
+    return {
+        node.outputs[0].name or "": node
+        for node in graph
+        if node.op_type == "Constant" and not node.domain and "value" in node.attributes
+    }
+
+
+def _replacement(
+    name: str, tensor: Any, known: Mapping[str, onnx_ir.TensorProtocol]
+) -> onnx_ir.Tensor[Any]:
     """Return the numbers of a torch tensor in the dtype of the one that they replace."""
+    if name not in known:
+        raise IrpruneError(f"the graph has no initializer {name}", mend=_UPDATED)
+    old = known[name]
+    if tuple(tensor.shape) != tuple(old.shape.numpy()):
+        raise IrpruneError(
+            f"{name} has the shape {[*tensor.shape]} in the module and "
+            f"{[*old.shape.numpy()]} in the graph",
+            mend=_UPDATED,
+        )
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point():
         tensor = tensor.double()  # numpy knows no bfloat16; every float fits

@@ -43,7 +43,7 @@ def to_torch(model: Model, *, inplace: bool = True) -> Lowered:
 
     try:
         copy = prepared(model.ir)
-        spare = model.ir.graph.initializers
+        spare = model.tensors()
         return Lowering(copy.graph, copy.opset_imports, spare, inplace).run().eval()
     except IrpruneError as error:
         error.file = error.file or model.provenance.path

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from irprune.errors import IrpruneError
-from irprune.model import BUFFER, PARAMETER, Model, Parameter, Provenance
+from irprune.model import Model, Parameter, Provenance
+from irprune.roles import BUFFER, PARAMETER
 from irprune.tidy import add_initializer, remove_dead
 
 MODULE, SOURCE = "irprune.module", "irprune.source"

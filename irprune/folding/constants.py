@@ -10,8 +10,8 @@ import onnx
 import onnx_ir as ir
 
 from irprune.errors import IrpruneError
-from irprune.model import PARAMETER
 from irprune.names import Names, graphs_of
+from irprune.roles import PARAMETER
 from irprune.tidy import add_initializer
 
 Array = npt.NDArray[np.generic]

@@ -13,10 +13,11 @@ from torch import fx, nn
 
 from irprune.backends.torch.lowering import host, rules
 from irprune.backends.torch.lowering.module import NAMES, VALUES, Lowered
-from irprune.backends.torch.lowering.parameters import DTYPES, Role, roles, to_tensor
+from irprune.backends.torch.lowering.parameters import DTYPES, to_tensor
 from irprune.backends.torch.lowering.places import Places
 from irprune.errors import IrpruneError
 from irprune.folding.constants import evaluate
+from irprune.roles import Role, roles
 from irprune.walk import Dim, describe, dims_of
 
 MOST_EVALUATED = 1 << 22
@@ -35,7 +36,7 @@ class Lowering:
     Args:
         graph: the ONNX graph, prepared, its shapes inferred; it is only read.
         opsets: the versions of its domains.
-        spare: initializers by name, also those that nothing reads.
+        spare: tensors by name, also those that nothing reads.
         inplace: whether activations may overwrite what nothing else reads.
     """
 
@@ -43,7 +44,7 @@ class Lowering:
         self,
         graph: ir.Graph,
         opsets: Mapping[str, int],
-        spare: Mapping[str, ir.Value],
+        spare: Mapping[str, ir.TensorProtocol],
         inplace: bool,
     ) -> None:
         self.source, self.opsets, self.inplace = graph, dict(opsets), inplace

@@ -1,16 +1,12 @@
-"""Which initializers of a graph train, which are kept, which are mere constants of a formula."""
+"""Initializers as tensors of torch."""
 
 from __future__ import annotations
-
-from enum import Enum
 
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor
-
-from irprune.model import BUFFER, PARAMETER
 
 DTYPES: dict[ir.DataType, torch.dtype] = {
     ir.DataType.FLOAT: torch.float32,
@@ -25,78 +21,6 @@ DTYPES: dict[ir.DataType, torch.dtype] = {
     ir.DataType.BOOL: torch.bool,
     ir.DataType.COMPLEX64: torch.complex64,
 }
-
-_STATISTICS = {"BatchNormalization": (3, 4)}
-_SETTINGS = {
-    "Clip": (1, 2),
-    "HardSigmoid": (),
-    "Pad": (2,),
-    "Resize": (1, 2, 3),
-    "Upsample": (1,),
-    "OneHot": (1, 2),
-    "Range": (0, 1, 2),
-    "NonMaxSuppression": (2, 3, 4),
-}
-"""Input numbers that hold settings of an op, not weights."""
-_MASK_VALUES = 2
-_ARITHMETIC = ("Add", "Div", "Greater", "Less", "Max", "Min", "Mul", "Pow", "Sub", "Where")
-
-
-class Role(Enum):
-    """What the lowered network makes of an initializer."""
-
-    PARAMETER = "trained"
-    BUFFER = "kept by name, not trained"
-    CONSTANT = "part of a formula"
-
-
-def roles(graph: ir.Graph) -> dict[ir.Value, Role]:
-    """Return the role of every initializer that holds numbers.
-
-    Where the graph marks the state of its source (`from_torch`), exactly its parameters train.
-    Elsewhere floating-point tensors with an axis do, but for running statistics, settings of an op
-    (bounds, scales), single numbers in arithmetic, and masks: tables with two longer axes whose
-    elements take just two values.
-    """
-    marked = any(PARAMETER in value.metadata_props for value in graph.initializers.values())
-    return {value: _role(value, marked) for value in graph.initializers.values()}
-
-
-def _role(value: ir.Value, marked: bool) -> Role:
-    tensor = value.const_value
-    mark = value.metadata_props.get(PARAMETER)
-    if tensor is None or not tensor.dtype.is_floating_point():
-        return Role.CONSTANT if mark is None else Role.BUFFER
-    if any(index in _STATISTICS.get(node.op_type, ()) for node, index in value.uses()):
-        return Role.BUFFER
-    if marked:
-        return {None: Role.CONSTANT, BUFFER: Role.BUFFER}.get(mark, Role.PARAMETER)
-    if not tensor.shape.rank() or _is_setting(value):
-        return Role.CONSTANT
-    return Role.CONSTANT if _is_mask(tensor) or _is_factor(value) else Role.PARAMETER
-
-
-def _is_setting(value: ir.Value) -> bool:
-    return any(index in _SETTINGS.get(node.op_type, ()) for node, index in value.uses())
-
-
-def _is_factor(value: ir.Value) -> bool:
-    return (
-        value.const_value is not None
-        and value.const_value.size == 1
-        and all(node.op_type in _ARITHMETIC for node, _ in value.uses())
-    )
-
-
-def _is_mask(tensor: ir.TensorProtocol) -> bool:
-    longer = [n for n in tensor.shape.numpy() if n > 1]
-    if len(longer) < 2:
-        return False
-    numbers = tensor.numpy().ravel()
-    few = np.unique(numbers[:1024].astype(np.float64))
-    if len(few) != _MASK_VALUES:
-        return False
-    return len(np.unique(numbers.astype(np.float64))) == _MASK_VALUES
 
 
 def to_tensor(array: np.ndarray) -> Tensor:

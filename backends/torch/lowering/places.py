@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from irprune.backends.torch.lowering.module import has_tensor
-from irprune.backends.torch.lowering.parameters import Role, to_tensor
+from irprune.backends.torch.lowering.parameters import to_tensor
+from irprune.roles import Role
 
 _CONSTANTS = "constants"
 _TENSORS = "tensors"
@@ -25,10 +26,12 @@ class Places:
 
     Args:
         roles: what becomes of each initializer.
-        spare: initializers by name, also those that nothing reads, such as counters of BatchNorm.
+        spare: tensors by name, also those that nothing reads, such as counters of BatchNorm.
     """
 
-    def __init__(self, roles: Mapping[ir.Value, Role], spare: Mapping[str, ir.Value]) -> None:
+    def __init__(
+        self, roles: Mapping[ir.Value, Role], spare: Mapping[str, ir.TensorProtocol]
+    ) -> None:
         self._roles, self._spare = roles, spare
         self._named = {value.name or "": value for value in roles}
         self._first = {name.partition(".")[0] for name in self._named}
@@ -118,11 +121,10 @@ class Places:
         return self._tensors[value]
 
     def _count(self, path: str, layer: nn.Module) -> None:
-        """Keep the counter of a BatchNorm where the graph has one; an average does not need it."""
+        """Keep the counter of a BatchNorm where there is one; an average does not need it."""
         if _COUNTER not in layer._buffers:
             return
-        value = self._spare.get(f"{path}.{_COUNTER}")
-        known = None if value is None else value.const_value
+        known = self._spare.get(f"{path}.{_COUNTER}")
         layer._buffers[_COUNTER] = None if known is None else to_tensor(known.numpy())
 
     def _usable(self, path: str) -> bool:

@@ -197,6 +197,38 @@ def test_updating_keeps_the_dtype_and_refuses_other_shapes() -> None:
         model.update_from(other)
 
 
+@pytest.mark.parametrize(
+    ("held", "missing"), [([], "b1, b2, b3, b4 and 5 more"), (["w", "b1", "b2", "b3", "b4"], "w1")]
+)
+def test_a_module_without_the_parameters_is_refused(held: list[str], missing: str) -> None:
+    net = Net()
+    x = net.op("MatMul", net.input("N", 2), net.weight(2, 2, name="w"))
+    for k in range(1, 5):
+        bias = net.weight(2, name=f"b{k}")
+        x = net.op("MatMul", net.op("Add", x, bias), net.weight(2, 2, name=f"w{k}"))
+    model = net.model(x)
+    state = to_torch(model).state_dict()
+    other = nn.ParameterDict({name: nn.Parameter(torch.zeros_like(state[name])) for name in held})
+    with pytest.raises(IrpruneError, match=f"the module holds no {missing}"):
+        model.update_from(other)
+    torch.testing.assert_close(to_torch(model).state_dict(), state)
+
+
+@pytest.mark.parametrize("pipeline", ["normalize", "normalize, prune{ratio=0.3}, compact"])
+def test_counters_come_back_into_the_state_dict(pipeline: str) -> None:
+    torch.manual_seed(0)
+    module, x = Small(), torch.randn(4, 3, 6, 6)
+    result = irprune.run(pipeline, irprune.from_torch(module, (x,)), verify=False)
+    untouched = result.model.clone()
+    lowered = to_torch(result.model).train()
+    for _ in range(3):
+        lowered(x)
+    result.model.update_from(lowered)
+    assert irprune.export_state_dict(result)["bn.num_batches_tracked"] == 3
+    assert to_torch(result.model).get_buffer("bn.num_batches_tracked") == 3
+    assert to_torch(untouched).get_buffer("bn.num_batches_tracked") == 0
+
+
 def test_what_cannot_be_lowered_is_named_at_once() -> None:
     net = Net()
     x = net.op("Bernoulli", net.input("N", 2), name="a")
