@@ -25,7 +25,8 @@ def to_torch(model: Model, *, inplace: bool = True) -> Lowered:
     """Lower a model to a GraphModule of ordinary layers, in eval mode.
 
     Parameters and buffers have the names of the graph's initializers and their shapes; weights are
-    copied. In train mode BatchNorm adapts its running statistics, with the momentum of its node.
+    copied. In train mode BatchNorm adapts its running statistics, with the momentum of its node; a
+    momentum of 1, with which they never would, is refused.
     Dropout is an identity: normalisation takes it out, and a graph that was exported in eval mode
     has none. Several graph outputs are returned as a tuple, in their order.
 

@@ -44,8 +44,14 @@ def _batch_norm(low: Lowering, node: ir.Node) -> fx.Node:
     if not whole or rank not in _BATCH_NORMS or not isinstance(features, int):
         parts = [low.tensor(held[name]) for name in _STATE]
         return low.layer(node, layers.FrozenBatchNorm(eps), {}, low.data(node), *parts)
+    rate = round(1 - momentum, 7)
+    if rate == 0:
+        raise Unsupported(
+            "its running statistics would never adapt (momentum 1, which exporters write for a "
+            "cumulative average); give it a momentum below 1"
+        )
     kind = _BATCH_NORMS[rank]
-    layer = kind(features, eps, round(1 - momentum, 7), device="meta")
+    layer = kind(features, eps, rate, device="meta")
     return low.layer(node, layer, held, low.data(node))
 
 

@@ -229,6 +229,13 @@ def test_counters_come_back_into_the_state_dict(pipeline: str) -> None:
     assert to_torch(untouched).get_buffer("bn.num_batches_tracked") == 0
 
 
+def test_a_cumulative_average_is_refused() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, momentum=None))
+    model = irprune.from_torch(module, (torch.randn(2, 3, 4, 4),))
+    with pytest.raises(IrpruneError, match="a cumulative average"):
+        to_torch(model)
+
+
 def test_what_cannot_be_lowered_is_named_at_once() -> None:
     net = Net()
     x = net.op("Bernoulli", net.input("N", 2), name="a")
