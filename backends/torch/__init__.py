@@ -26,7 +26,8 @@ def to_torch(model: Model, *, inplace: bool = True) -> Lowered:
 
     Parameters and buffers have the names of the graph's initializers and their shapes; weights are
     copied. In train mode BatchNorm adapts its running statistics, with the momentum of its node; a
-    momentum of 1, with which they never would, is refused.
+    momentum of 1, with which they never would, is refused. Copies by `copy` and `pickle` (hence
+    `torch.save`) keep the names.
     Dropout is an identity: normalisation takes it out, and a graph that was exported in eval mode
     has none. Several graph outputs are returned as a tuple, in their order.
 

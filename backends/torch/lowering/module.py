@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate, map_arg
 
 NAMES, VALUES = "irprune.names", "irprune.values"
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a node yields, by the node's name: how arguments are pickled."""
+
+    node: str
 
 
 class Lowered(fx.GraphModule):
     """A network made of ordinary layers; computes what the ONNX graph does.
 
-    `named_parameters`, `named_buffers`, `state_dict` and `load_state_dict` speak the initializers'
-    names. Where such a name is no path of attributes that torch can carry, or a layer holds the
-    tensor under another one, `meta["irprune.names"]` maps the torch path to the initializer name.
+    `named_parameters`, `named_buffers`, `get_parameter`, `get_buffer`, `state_dict` and
+    `load_state_dict` speak the initializers' names, of a pickled copy too. Where such a name is no
+    path of attributes that torch can carry, or a layer holds the tensor under another one,
+    `meta["irprune.names"]` maps the torch path to the initializer name.
     `meta["irprune.values"]` maps names of ONNX values to names of nodes of `graph`.
     """
 
@@ -24,6 +34,27 @@ class Lowered(fx.GraphModule):
         """Initializer names by torch path, of those tensors that have another path."""
         names: Mapping[str, str] = self.meta.get(NAMES, {})
         return names
+
+    def get_parameter(self, target: str) -> nn.Parameter:
+        """See nn.Module.get_parameter; takes an initializer name, or a torch path."""
+        return super().get_parameter(self._path(target))
+
+    def get_buffer(self, target: str) -> Tensor:
+        """See nn.Module.get_buffer; takes an initializer name, or a torch path."""
+        return super().get_buffer(self._path(target))
+
+    def _path(self, name: str) -> str:
+        paths = {initializer: path for path, initializer in self.initializer_names.items()}
+        return paths.get(name, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the nodes: torch would trace the code anew, and lose the class and the names."""
+        state = {name: held for name, held in self.__dict__.items() if name != "_graph"}
+        steps = [
+            (node.op, node.name, node.target, *map_arg((node.args, node.kwargs), _named))
+            for node in self.graph.nodes
+        ]
+        return _restored, (state, steps)
 
     def _named_members(
         self,
@@ -60,6 +91,28 @@ class Lowered(fx.GraphModule):
             if not has_tensor(self, name):
                 state_dict.pop(prefix + name, None)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _named(node: fx.Node) -> Any:
+    return _Result(node.name)
+
+
+def _restored(state: Mapping[str, Any], steps: list[tuple[Any, ...]]) -> Lowered:
+    """Return the network that `Lowered.__reduce__` took apart."""
+    graph = fx.Graph()
+    made: dict[str, fx.Node] = {}
+
+    def found(item: Any) -> Any:
+        return made[item.node] if isinstance(item, _Result) else item
+
+    for op, name, target, args, kwargs in steps:
+        args, kwargs = map_aggregate((args, kwargs), found)
+        made[name] = graph.create_node(op, target, args, kwargs, name)
+    root = nn.Module()
+    root.__dict__.update(state)
+    module = Lowered(root, graph, "Lowered")
+    module.__dict__.update(state)
+    return module
 
 
 def has_tensor(module: nn.Module, path: str) -> bool:

@@ -44,13 +44,14 @@ def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     return x
 
 
-def _norm(order: int) -> Callable[[Tensor, list[int], bool], Tensor]:
-    def norm(x: Tensor, axes: list[int], keep: bool) -> Tensor:
-        result: Tensor = torch.linalg.vector_norm(x, order, axes, keep)
-        return result
+def _l1(x: Tensor, axes: list[int], keep: bool) -> Tensor:
+    result: Tensor = torch.linalg.vector_norm(x, 1, axes, keep)
+    return result
 
-    norm.__name__ = norm.__qualname__ = f"l{order}"
-    return norm
+
+def _l2(x: Tensor, axes: list[int], keep: bool) -> Tensor:
+    result: Tensor = torch.linalg.vector_norm(x, 2, axes, keep)
+    return result
 
 
 def _log_sum(x: Tensor, axes: list[int], keep: bool) -> Tensor:
@@ -86,8 +87,8 @@ RULES: dict[str, Rule] = {
     "ReduceMin": _reduction(torch.amin),
     "ReduceProd": _reduction(_product),
     "ReduceSumSquare": _reduction(_sum_square),
-    "ReduceL1": _reduction(_norm(1)),
-    "ReduceL2": _reduction(_norm(2)),
+    "ReduceL1": _reduction(_l1),
+    "ReduceL2": _reduction(_l2),
     "ReduceLogSum": _reduction(_log_sum),
     "ReduceLogSumExp": _reduction(torch.logsumexp),
     "ArgMax": _arg(torch.argmax),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 
 import numpy as np
 import onnx
@@ -227,6 +228,25 @@ def test_counters_come_back_into_the_state_dict(pipeline: str) -> None:
     assert irprune.export_state_dict(result)["bn.num_batches_tracked"] == 3
     assert to_torch(result.model).get_buffer("bn.num_batches_tracked") == 3
     assert to_torch(untouched).get_buffer("bn.num_batches_tracked") == 0
+
+
+def test_a_pickled_network_keeps_names_and_numbers() -> None:
+    net = Net()
+    x = net.op("MatMul", net.input("N", 4), net.weight(4, 6, name="w"))
+    x = net.op("Relu", net.op("Add", x, net.weight(6, name="b")))
+    x = net.op("Add", x, net.constant(np.tri(6, dtype=np.float32)[2:3]))
+    model = net.model(net.op("ReduceL2", x, axes=[1]))
+    lowered = to_torch(model)
+    file = io.BytesIO()
+    torch.save(lowered.train(), file)
+    file.seek(0)
+    other = torch.load(file, weights_only=False)
+    assert other.training
+    assert other.meta == lowered.meta
+    torch.testing.assert_close(other.get_parameter("w"), lowered.get_parameter("w"))
+    torch.testing.assert_close(other.state_dict(), lowered.state_dict())
+    torch.testing.assert_close(other(torch.ones(2, 4)), lowered(torch.ones(2, 4)))
+    model.update_from(other)
 
 
 def test_a_cumulative_average_is_refused() -> None:
