@@ -6,13 +6,14 @@ import numpy as np
 import onnx_ir as ir
 
 from irprune.model import Model
+from irprune.proof.drawn import drawn
 
 
 def randomize(model: Model, seed: int = 0) -> int:
     """Replace constant weights in place; return how many.
 
     A weight is degenerate if all its elements are equal, also where a ConstantOfShape node makes
-    it. Filters become normal with variance 2 / fan-in; vectors stay positive where they were.
+    it.
     """
     random = np.random.default_rng(seed)
     graph = model.ir.graph
@@ -24,7 +25,9 @@ def randomize(model: Model, seed: int = 0) -> int:
             continue
         constant = np.full(shape.numpy(), filling.as_tensor().numpy().item(), np.float32)
         output = node.outputs[0]
-        weight = ir.Value(name=f"{output.name}_random", const_value=_random(constant, random))
+        weight = ir.Value(
+            name=f"{output.name}_random", const_value=ir.tensor(drawn(constant, random))
+        )
         weight.shape, weight.type = ir.Shape(constant.shape), ir.TensorType(ir.DataType.FLOAT)
         graph.register_initializer(weight)
         output.replace_all_uses_with(weight)
@@ -36,15 +39,6 @@ def randomize(model: Model, seed: int = 0) -> int:
             continue
         array = tensor.numpy()
         if (array == array.flat[0]).all():
-            value.const_value = _random(array, random)
+            value.const_value = ir.tensor(drawn(array, random))
             count += 1
     return count
-
-
-def _random(constant: np.ndarray, random: np.random.Generator) -> ir.Tensor:
-    noise = random.standard_normal(constant.shape)
-    if constant.ndim > 1:
-        array = noise * np.sqrt(2 / max(constant[0].size, 1))
-    else:
-        array = constant + 0.1 * (np.abs(noise) if constant.flat[0] > 0 else noise)
-    return ir.tensor(array.astype(np.float32))

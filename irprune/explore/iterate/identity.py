@@ -1,7 +1,7 @@
 """Which run a folder is for: what was asked for, of which network, on which data.
 
-``run.json`` keeps it. Where network and data lie is noted there, but does not tell runs apart:
-their hashes do.
+``run.json`` keeps it. Where network and data lie is noted there, and whether rounds are proved, but
+that does not tell runs apart: the hashes of network and data do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from irprune.model import Model
 from irprune.training import Trainer
 
 Identity = dict[str, Any]
-_PLACES = {"model": "source", "data": "path"}
+_NOTED = {"model": "source", "data": "path", "prune": "verify"}
 _FOUND = ("network", "examples")
 _NEW_FOLDER = "choose another folder, or remove this one"
 
@@ -85,13 +85,13 @@ def _original(identity: Identity) -> Identity:
 
 
 def _differing(one: Identity, two: Identity) -> list[str]:
-    return [key for key in two if _placeless(key, one.get(key)) != _placeless(key, two[key])]
+    return [key for key in two if _decisive(key, one.get(key)) != _decisive(key, two[key])]
 
 
-def _placeless(key: str, part: Any) -> Any:
+def _decisive(key: str, part: Any) -> Any:
     if not isinstance(part, dict):
         return part
-    return {name: value for name, value in part.items() if name != _PLACES.get(key)}
+    return {name: value for name, value in part.items() if name != _NOTED.get(key)}
 
 
 def _mend(changed: list[str]) -> str:

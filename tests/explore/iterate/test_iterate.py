@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from iterate_runs import CONFIG, run
+from iterate_runs import CONFIG, net, run
 from torch import nn
 
 import irprune
@@ -225,6 +225,28 @@ def test_a_run_that_fails_has_a_report_of_what_is_done(
         run(tmp_path, model, data)
     assert [row["round"] for row in json.loads((tmp_path / "records.json").read_text())] == [0, 1]
     assert "| 1 |" in (tmp_path / "report.md").read_text()
+
+
+def test_a_layer_that_died_is_proved_with_other_weights(tmp_path: Path, data: Path) -> None:
+    module = net().eval()
+    dead = module[4]
+    assert isinstance(dead, nn.Linear)
+    nn.init.constant_(dead.bias, -100.0)
+    given = irprune.from_torch(module, (torch.zeros(2, 1, 6, 6),))
+    config = replace(
+        CONFIG,
+        model=Network("unused.onnx", "given"),
+        pretrained=True,
+        prune=Pruning("ilp", conv=(0.25,), dense=(0.25,)),
+        rewind=Rewinding(2, "learning-rate"),
+        objective=Objective(rounds=1),
+    )
+    told: list[str] = []
+    records = run(tmp_path, given, data, config, log=told.append)
+    assert records[1]["removed"] > 0
+    assert any("proved with weights drawn anew" in line for line in told)
+    unproved = replace(config, prune=replace(config.prune, verify=False))
+    assert run(tmp_path, given, data, unproved) == records
 
 
 def test_the_paper_counts_a_filter_s_own_weights() -> None:
