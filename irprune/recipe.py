@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from math import cos, floor, isfinite, pi, tanh
+from math import cos, floor, pi, tanh
 from typing import Literal
 
 from irprune.errors import IrpruneError
+from irprune.ranges import check_range
 
 Policy = Literal[
     "constant", "fixed", "step", "multistep", "cosine", "exp", "inv", "poly", "sigmoid"
 ]
 Unit = Literal["epochs", "steps"]
+_SEEDS = 2**32
 
 
 @dataclass(frozen=True)
 class Optimizer:
     """The update rule. Weight decay is added to the gradient, except in `adamw`.
 
-    `betas` say how much averages remember, of gradients and of their squares; `rmsprop` and
-    `adadelta` use the second.
+    `momentum` and `nesterov` are of `sgd`. `betas` say how much averages remember, of gradients
+    and of their squares; `rmsprop` and `adadelta` use the second.
     """
 
     name: Literal["sgd", "nadam", "adamw", "adam", "adagrad", "rmsprop", "adadelta"] = "sgd"
@@ -32,12 +34,13 @@ class Optimizer:
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        for name in ("lr", "weight_decay", "momentum", "eps"):
-            value = getattr(self, name)
-            if not (isfinite(value) and value >= 0):
-                raise IrpruneError(f"{name} = {value} must be zero or more")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise IrpruneError("betas are two numbers in [0, 1)")
+        check_range(self, "[0, inf)", "lr", "weight_decay", "momentum", "eps")
+        check_range(self, "[0, 1)", "betas")
+        if len(self.betas) != 2:
+            raise IrpruneError("betas are two numbers")
+        if self.name != "sgd" and (self.momentum or self.nesterov):
+            mend = "choose sgd, or say what the optimiser remembers by betas"
+            raise IrpruneError(f"{self.name} has no momentum or nesterov", mend=mend)
         if self.nesterov and self.momentum == 0:
             raise IrpruneError("nesterov = true needs a momentum")
 
@@ -64,14 +67,18 @@ class Schedule:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
+        check_range(self, "(-inf, inf)", "gamma", "power", "every", "at")
+        check_range(self, "[0, inf)", "least", "warmup")
+        if self.policy != "sigmoid":
+            check_range(self, "[0, inf)", "gamma")
+        if self.policy == "poly":
+            check_range(self, "[0, inf)", "power")
         if self.policy in ("step", "sigmoid") and self.every <= 0:
             raise IrpruneError(f"policy {self.policy} needs `every`, a positive number")
         if self.policy == "multistep" and not self.at:
             raise IrpruneError("policy multistep needs `at`, a list of times")
         if list(self.at) != sorted(self.at):
             raise IrpruneError("`at` must ascend")
-        if self.warmup < 0:
-            raise IrpruneError("`warmup` must be zero or more")
 
     def share(self, step: int, steps_per_epoch: int, epochs: float) -> float:
         """Return the share of the learning rate that holds for a step, counted from 0.
@@ -116,8 +123,8 @@ class Distillation:
     temperature: float = 4.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1 or self.temperature <= 0:
-            raise IrpruneError("distillation takes a weight in [0, 1] and a temperature above 0")
+        check_range(self, "[0, 1]", "weight")
+        check_range(self, "(0, inf)", "temperature")
 
 
 @dataclass(frozen=True)
@@ -134,17 +141,16 @@ class Recipe:
     clip: float | None = None
     """Largest norm of all gradients together."""
     target: float | None = None
-    """Stop after the first epoch whose test accuracy reaches this."""
+    """Stop after the first epoch whose test accuracy, in [0, 1], reaches this."""
     steps: int | None = None
     """Optimiser steps in all, where that is no whole number of epochs: the last is cut short."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1 or (self.steps is not None and self.steps < 1):
-            raise IrpruneError("epochs, batch and steps must be at least 1")
-        if self.clip is not None and self.clip <= 0:
-            raise IrpruneError("clip must be positive")
-        if not 0 <= self.label_smoothing < 1:
-            raise IrpruneError("label_smoothing must lie in [0, 1)")
+        check_range(self, "[1, inf)", "epochs", "batch", "steps")
+        check_range(self, f"[0, {_SEEDS})", "seed")
+        check_range(self, "(0, inf)", "clip")
+        check_range(self, "[0, 1]", "target")
+        check_range(self, "[0, 1)", "label_smoothing")
 
 
 @dataclass(frozen=True)
@@ -162,3 +168,10 @@ class Machine:
     checkpoint_minutes: float | None = 10.0
     log_steps: int = 50
     tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        check_range(self, "[1, inf)", "devices", "checkpoint_steps", "log_steps")
+        check_range(self, "[0, inf)", "checkpoint_minutes")
+        if self.strategy == "ddp" and self.devices == 1:
+            mend = "set strategy = auto, or devices to the number of processes"
+            raise IrpruneError("strategy = ddp needs several devices", mend=mend)

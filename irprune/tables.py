@@ -1,8 +1,12 @@
-"""From TOML tables to dataclasses: every key is known, typed and checked, or refused by name."""
+"""From TOML tables to dataclasses: every key is known, typed and checked, or refused by name.
+
+NaN and infinity fit no field: they would pass every comparison that guards a run.
+"""
 
 from __future__ import annotations
 
 import difflib
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -73,7 +77,7 @@ def _value(kind: Any, value: Any, file: Path, place: str) -> Any:
 
 def _fits(kind: Any, value: Any) -> bool:
     if kind is float:
-        return type(value) in (int, float)
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
     return kind in (int, str, bool) and type(value) is kind
 
 
@@ -91,6 +95,6 @@ def _wanted(kind: Any) -> str:
         return f"a list of {_wanted(get_args(kind)[0])}s"
     if is_dataclass(kind):
         return "a table"
-    return {int: "integer", float: "number", str: "text", bool: "true or false"}.get(
+    return {int: "integer", float: "finite number", str: "text", bool: "true or false"}.get(
         kind, str(kind)
     )

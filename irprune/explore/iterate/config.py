@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from irprune.errors import IrpruneError
+from irprune.ranges import check_range
 from irprune.recipe import Machine, Recipe
 from irprune.tables import from_table, read_toml
 
@@ -41,6 +42,10 @@ class DataSet:
     flip: bool = False
     size: int = 224
     workers: int = 4
+
+    def __post_init__(self) -> None:
+        check_range(self, "[0, inf)", "crop", "workers")
+        check_range(self, "[1, inf)", "size")
 
 
 @dataclass(frozen=True)
@@ -73,14 +78,12 @@ class Pruning:
     """Prove each round's compaction."""
 
     def __post_init__(self) -> None:
-        for name in ("conv", "dense"):
-            shares = getattr(self, name)
-            if not shares or not all(0 <= share < 1 for share in shares):
-                raise IrpruneError(f"{name} = {list(shares)}: shares removed lie in [0, 1)")
-        if self.samples < 1 or self.least < 1:
-            raise IrpruneError("samples and least must be at least 1")
-        if self.step <= 0:
-            raise IrpruneError("step must be positive, or the threshold never grows")
+        if not self.conv or not self.dense:
+            raise IrpruneError("conv and dense need the share of one round at least")
+        check_range(self, "[0, 1)", "conv", "dense", "enough")
+        check_range(self, "[1, inf)", "samples", "least")
+        check_range(self, "(0, inf)", "step")
+        check_range(self, "[0, inf)", "hold")
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,8 @@ class Objective:
     """Which parameters count: see `irprune.explore.iterate.measure`."""
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise IrpruneError("rounds must be at least 1")
+        check_range(self, "[1, inf)", "rounds", "compression")
+        check_range(self, "[-1, 1]", "accuracy_loss")
 
 
 @dataclass(frozen=True)

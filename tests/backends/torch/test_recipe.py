@@ -7,7 +7,9 @@ import math
 import pytest
 
 from irprune.errors import IrpruneError
-from irprune.recipe import Optimizer, Recipe, Schedule
+from irprune.recipe import Distillation, Machine, Optimizer, Recipe, Schedule
+
+NAN, INF = float("nan"), float("inf")
 
 
 def test_the_schedule_of_the_iterative_paper_for_resnet50() -> None:
@@ -42,18 +44,42 @@ def test_policies(schedule: Schedule, step: int, share: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("kind", "numbers", "message"),
     [
-        lambda: Schedule("step"),
-        lambda: Schedule("multistep"),
-        lambda: Schedule("multistep", at=(3, 2)),
-        lambda: Optimizer(nesterov=True),
-        lambda: Optimizer(lr=float("nan")),
-        lambda: Recipe(epochs=0),
-        lambda: Recipe(epochs=1, clip=0),
+        (Schedule, {"policy": "step"}, "every"),
+        (Schedule, {"policy": "step", "every": NAN}, "every = nan"),
+        (Schedule, {"policy": "step", "every": 1, "gamma": NAN}, "gamma = nan"),
+        (Schedule, {"policy": "step", "every": 1, "gamma": -1.0}, "gamma = -1"),
+        (Schedule, {"policy": "multistep"}, "at"),
+        (Schedule, {"policy": "multistep", "at": (3, 2)}, "ascend"),
+        (Schedule, {"policy": "multistep", "at": (NAN,)}, "at = nan"),
+        (Schedule, {"policy": "inv", "gamma": -1.0, "power": 0.5}, "gamma = -1"),
+        (Schedule, {"policy": "exp", "gamma": -1.0}, "gamma = -1"),
+        (Schedule, {"policy": "poly", "power": -1.0}, "power = -1"),
+        (Schedule, {"warmup": INF}, "warmup = inf"),
+        (Schedule, {"warmup": NAN}, "warmup = nan"),
+        (Optimizer, {"nesterov": True}, "needs a momentum"),
+        (Optimizer, {"name": "nadam", "momentum": 0.9}, "nadam has no momentum"),
+        (Optimizer, {"name": "adamw", "nesterov": True}, "adamw has no momentum"),
+        (Optimizer, {"lr": NAN}, "lr = nan"),
+        (Optimizer, {"betas": (0.9,)}, "betas"),
+        (Distillation, {"temperature": NAN}, "temperature = nan"),
+        (Distillation, {"temperature": INF}, "temperature = inf"),
+        (Recipe, {"epochs": 0}, "epochs = 0"),
+        (Recipe, {"epochs": 1, "clip": 0}, "clip = 0"),
+        (Recipe, {"epochs": 1, "clip": NAN}, "clip = nan"),
+        (Recipe, {"epochs": 1, "target": NAN}, "target = nan"),
+        (Recipe, {"epochs": 1, "target": 76}, "target = 76"),
+        (Recipe, {"epochs": 1, "seed": -1}, "seed = -1"),
+        (Recipe, {"epochs": 1, "seed": 2**32}, "seed = 4294967296"),
+        (Machine, {"devices": 0}, "devices = 0"),
+        (Machine, {"log_steps": 0}, "log_steps = 0"),
+        (Machine, {"log_steps": -1}, "log_steps = -1"),
+        (Machine, {"checkpoint_steps": 0}, "checkpoint_steps = 0"),
+        (Machine, {"checkpoint_minutes": NAN}, "checkpoint_minutes = nan"),
+        (Machine, {"strategy": "ddp"}, "several devices"),
     ],
 )
-def test_nonsense_is_refused(make: object) -> None:
-    assert callable(make)
-    with pytest.raises(IrpruneError):
-        make()
+def test_nonsense_is_refused(kind: type, numbers: dict[str, object], message: str) -> None:
+    with pytest.raises(IrpruneError, match=message):
+        kind(**numbers)
