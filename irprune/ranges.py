@@ -16,13 +16,17 @@ def check_range(table: object, interval: str, *names: str) -> None:
     Raises:
         IrpruneError: it names the field.
     """
-    low, high = map(float, interval[1:-1].split(","))
-    closed_low, closed_high = interval.startswith("["), interval.endswith("]")
     for name in names:
         value = getattr(table, name)
         numbers = value if isinstance(value, tuple) else () if value is None else (value,)
         for number in numbers:
-            above = number > low or (closed_low and number == low)
-            below = number < high or (closed_high and number == high)
-            if not (above and below):
+            if not in_range(number, interval):
                 raise IrpruneError(f"{name} = {number} must lie in {interval}")
+
+
+def in_range(number: float, interval: str) -> bool:
+    """Return whether a number lies in an interval."""
+    low, high = map(float, interval[1:-1].split(","))
+    above = number > low or (interval.startswith("[") and number == low)
+    below = number < high or (interval.endswith("]") and number == high)
+    return above and below

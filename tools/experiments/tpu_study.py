@@ -145,6 +145,10 @@ class First:
     def shape(self) -> tuple[int, ...]:
         return self.whole.shape
 
+    @property
+    def file(self) -> str | None:
+        return self.whole.file
+
     def size(self, split: Split) -> int:
         most = self.images if split == "train" else self.tested
         return self.whole.size(split) if most is None else min(most, self.whole.size(split))

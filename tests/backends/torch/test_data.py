@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,33 @@ def arrays(**changes: Any) -> dict[str, Any]:
 
 def made_by_factory(path: object) -> dict[str, Any]:
     return arrays()
+
+
+class Loader:
+    """A user's own `Data`: two classes of three numbers."""
+
+    classes, shape = 2, (3,)
+
+    def __init__(self, x: Any = None, y: Any = None, count: int = 4) -> None:
+        self.x = torch.zeros(2, 3) if x is None else x
+        self.y = torch.tensor([0, 1]) if y is None else y
+        self.count = count
+
+    def size(self, split: str) -> int:
+        return self.count
+
+    def batches(self, split: str, draws: Any, device: torch.device) -> Any:
+        assert self.x is not Loader, "its own trouble"
+        for _ in list(draws)[:1]:
+            yield self.x, self.y
+
+
+def a_loader(path: Any) -> Loader:
+    return Loader(**(path or {}))
+
+
+def ragged(path: object) -> dict[str, Any]:
+    return arrays(x_train=[[1], [1, 2]])
 
 
 def write_idx(folder: Path, stem: str, array: np.ndarray) -> None:
@@ -108,6 +136,9 @@ def test_a_fingerprint_tells_arrays_apart_wherever_they_lie(tmp_path: Path) -> N
         ({"x_train": np.full((20, 3, 8, 8), np.nan, np.float32)}, "NaN"),
         ({"x_train": np.zeros((20, 3, 8, 8), np.int64)}, "uint8 or floats"),
         ({"x_test": np.zeros((0, 3, 8, 8), np.uint8), "y_test": np.zeros(0, int)}, "empty"),
+        ({"x_train": np.full((20, 3, 8, 8), 1e300)}, "infinite in float32"),
+        ({"y_train": np.full(20, 2**63 + 1, np.uint64)}, r"y_train\[0\] = 9223372036854775809"),
+        ({"y_train": np.arange(20).astype("m8[s]")}, "not class numbers"),
     ],
 )
 def test_bad_arrays_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -115,6 +146,90 @@ def test_bad_arrays_are_refused(tmp_path: Path, changes: dict[str, Any], message
     with pytest.raises(IrpruneError, match=message) as raised:
         open_data("npz", tmp_path / "a.npz")
     assert "a.npz" in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", [">f4", ">f2", "f8", np.longdouble])
+def test_floats_of_any_kind_are_taken(kind: Any) -> None:
+    x = np.arange(20 * 3, dtype=np.float32).reshape(20, 3)
+    data = ArrayData(**arrays(x_train=x.astype(kind)[::-1], x_test=x[:6].astype(kind)))
+    ((found, _),) = data.batches("train", [Draw(np.arange(20))], CPU)
+    assert np.array_equal(found.numpy(), x[::-1])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"std": (1.0, 0.0, 1.0)}, "std = 0.0 must lie in"),
+        ({"mean": (float("nan"), 0.0, 0.0)}, "mean = nan must lie in"),
+        ({"mean": (0.5,)}, "mean has 1 numbers for 3 channels"),
+    ],
+)
+@pytest.mark.parametrize("name", ["npz", "imagefolder"])
+def test_bad_statistics_are_refused(
+    tmp_path: Path, name: str, numbers: dict[str, Any], message: str
+) -> None:
+    np.savez(tmp_path / "a.npz", **arrays())
+    path = tmp_path / "a.npz" if name == "npz" else pictures(tmp_path)
+    with pytest.raises(IrpruneError, match=message) as raised:
+        open_data(name, path, **numbers)
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "given", "message"),
+    [
+        (":f", None, "names no module"),
+        ("nowhere:", None, "names no module"),
+        ("nowhere:nothing", None, "no module 'nowhere'"),
+        (f"{__name__}:nothing", None, "has no function 'nothing'"),
+        ("broken_module:f", None, "importing the module failed: SyntaxError"),
+        ("raising_module:f", None, r"importing the module failed: ZeroDivisionError"),
+        (f"{__name__}:a_loader", {"none": 1}, "the factory failed: TypeError"),
+        (f"{__name__}:ragged", None, "the factory failed: ValueError"),
+        (f"{__name__}:a_loader", {"count": 0}, "no examples to train on"),
+        (f"{__name__}:a_loader", {"x": torch.zeros(2, 4)}, r"examples are .*\(2, 4\)"),
+        (f"{__name__}:a_loader", {"x": torch.zeros(2, 3).double()}, "examples are .*float64"),
+        (f"{__name__}:a_loader", {"y": torch.zeros(2)}, "labels are .*float32"),
+        (f"{__name__}:a_loader", {"y": torch.tensor([0, 2])}, "labels lie in 0 to 2"),
+        (f"{__name__}:a_loader", {"x": Loader}, "the data failed: AssertionError"),
+        (f"{__name__}:a_loader", None, "1 batches for 2"),
+    ],
+)
+def test_what_a_factory_does_wrong_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, given: Any, message: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_module.py").write_text("def f(:")
+    (tmp_path / "raising_module.py").write_text("1 / 0")
+    with pytest.raises(IrpruneError, match=f"^{spec}: .*{message}"):
+        list(open_data(spec, given).batches("train", [Draw(np.array([0, 1]))] * 2, CPU))
+
+
+def test_a_user_s_own_data() -> None:
+    data = open_data(f"{__name__}:a_loader")
+    assert (data.shape, data.classes, data.size("test")) == ((3,), 2, 4)
+    ((x, y),) = data.batches("test", [Draw(np.array([2, 3]))], CPU)
+    assert x.shape == (2, 3) and y.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "change", [{"augmentation": Augmentation(flip=True)}, {"mean": (0.0,)}, {"std": (1.0,)}]
+)
+def test_what_a_user_s_own_data_cannot_honour(change: dict[str, Any]) -> None:
+    with pytest.raises(IrpruneError, match="by itself; leave mean, std, crop and flip out"):
+        open_data(f"{__name__}:a_loader", **change)
+
+
+def test_a_data_set_too_large_for_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*anything: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    np.savez(tmp_path / "a.npz", **arrays())
+    monkeypatch.setattr(torch.Tensor, "to", full)
+    with pytest.raises(IrpruneError, match=r"a.npz: the data set on cpu does not fit"):
+        list(open_data("npz", tmp_path / "a.npz").batches("test", [], CPU))
 
 
 def test_missing_and_corrupt_files_are_refused(tmp_path: Path) -> None:
@@ -125,6 +240,10 @@ def test_missing_and_corrupt_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(b"no archive")
     with pytest.raises(IrpruneError, match="not a usable"):
         open_data("npz", tmp_path / "bad.npz")
+    np.save(tmp_path / "single.npy", np.zeros(3))
+    (tmp_path / "single.npy").rename(tmp_path / "single.npz")
+    with pytest.raises(IrpruneError, match="single.npz: not a usable .* a single array"):
+        open_data("npz", tmp_path / "single.npz")
     np.savez(tmp_path / "part.npz", x_train=np.zeros((2, 2), np.float32))
     with pytest.raises(IrpruneError, match="holds no y_train, x_test, y_test"):
         open_data("npz", tmp_path / "part.npz")
@@ -133,8 +252,6 @@ def test_missing_and_corrupt_files_are_refused(tmp_path: Path) -> None:
         open_data("npz", tmp_path / "pickled.npz")
     with pytest.raises(IrpruneError, match="no data set is called"):
         open_data("mnits", tmp_path)
-    with pytest.raises(IrpruneError, match="no module"):
-        open_data("nowhere:nothing")
 
 
 @pytest.mark.parametrize("cut", [3, 9, 100])
@@ -180,12 +297,18 @@ def test_crop_and_flip_are_windows_of_the_padded_picture() -> None:
     assert torch.equal(found, augmented(x, Augmentation(crop=2, flip=True), seed=3))
 
 
-def test_folders_of_pictures(tmp_path: Path) -> None:
+def pictures(folder: Path) -> Path:
+    """One picture of each of two classes in each split."""
     for split in ("train", "val"):
         for number, name in enumerate(("ant", "bee")):
-            (tmp_path / split / name).mkdir(parents=True)
+            (folder / split / name).mkdir(parents=True)
             picture = Image.new("RGB", (40, 30), (0, 255 * number, 0))
-            picture.save(tmp_path / split / name / "one.png")
+            picture.save(folder / split / name / "one.png")
+    return folder
+
+
+def test_folders_of_pictures(tmp_path: Path) -> None:
+    (pictures(tmp_path) / "train" / "ant" / "folder.png").mkdir()
     data = open_data("imagefolder", tmp_path, size=16, workers=0, mean=(0, 0, 0), std=(1, 1, 1))
     assert (data.classes, data.shape, data.size("train")) == (2, (3, 16, 16), 2)
     for split, seed in (("test", None), ("train", 5)):
@@ -194,7 +317,35 @@ def test_folders_of_pictures(tmp_path: Path) -> None:
         assert x[0, 1].eq(1).all() and x[1].eq(0).all()
     first = fingerprint(data)
     assert fingerprint(open_data("imagefolder", tmp_path, size=16, workers=0)) == first
+    with pytest.raises(IrpruneError, match="flips at random by itself; leave crop and flip out"):
+        open_data("imagefolder", tmp_path, augmentation=Augmentation(crop=4))
+
     (tmp_path / "train" / "ant" / "one.png").write_bytes(b"no picture")
     assert fingerprint(data) != first
-    with pytest.raises(IrpruneError, match="cannot decode"):
-        list(data.batches("train", [Draw(np.array([0]))], CPU))
+
+
+def whole(size: tuple[int, int]) -> bytes:
+    """A picture as a file's bytes."""
+    file = io.BytesIO()
+    Image.effect_noise(size, 50).save(file, "png")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("content", "most"),
+    [(b"no picture", None), (whole((30, 30))[:200], None), (whole((60, 60)), 1300)],
+    ids=["garbage", "cut short", "too many pixels"],
+)
+def test_a_broken_picture_is_named_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, content: bytes, most: int | None
+) -> None:
+    path = pictures(tmp_path) / "train" / "ant" / "one.png"
+    path.write_bytes(content)
+    if most is not None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+    data = open_data("imagefolder", tmp_path, size=16, workers=workers)
+    with pytest.raises(IrpruneError) as raised:
+        list(data.batches("train", [Draw(np.array([1, 0]))], CPU))
+    assert str(raised.value).startswith(f"{path}: cannot decode")
+    assert "Traceback" not in str(raised.value)

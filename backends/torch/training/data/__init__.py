@@ -42,13 +42,15 @@ def open_data(
             which is imported and called with `path`.
         path: where it lies.
         mean, std: per channel, of pixels in [0, 1]; by default those of the named set, and none
-            for ``npz`` and factories.
-        augmentation: of training examples, on the device.
+            for ``npz`` and factories. A `Data` of a factory scales by itself.
+        augmentation: of training examples in arrays, on the device; an ``imagefolder`` and a
+            `Data` of a factory have their own.
         size: edge of the images of an ``imagefolder``.
         workers: processes that decode an ``imagefolder``.
 
     Raises:
-        IrpruneError: there is no such set, a file is missing or corrupt, or labels are no classes.
+        IrpruneError: there is no such set, it has no use for what is given, a file is missing or
+            corrupt, or labels are no classes.
     """
     known = _STATISTICS.get(name)
     mean = mean if mean is not None else (known[0] if known else None)
@@ -62,6 +64,9 @@ def open_data(
     if path is None:
         raise IrpruneError(f"data set {name} needs a path")
     if name == "imagefolder":
+        if augmentation != Augmentation():
+            reason = "an imagefolder cuts out and flips at random by itself"
+            raise IrpruneError(reason, file=path, mend="leave crop and flip out")
         return FolderData(Path(path), size, workers, mean, std)
     arrays: dict[str, Any] = _READERS[name](Path(path))
     return ArrayData(**arrays, mean=mean, std=std, augmentation=augmentation, file=path)

@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from irprune.backends.torch.training.data.source import Draw, Split, check_labels
+from irprune.backends.torch.training.data.source import Draw, Split, check_labels, per_channel
+from irprune.backends.torch.training.memory import memory_for
 from irprune.errors import IrpruneError
+from irprune.ranges import check_range
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,7 @@ class Augmentation:
     """Mirror half of them, left to right."""
 
     def __post_init__(self) -> None:
-        if self.crop < 0:
-            raise IrpruneError("crop must be zero or more")
+        check_range(self, "[0, inf)", "crop")
 
 
 class ArrayData:
@@ -48,11 +49,12 @@ class ArrayData:
         augmentation: Augmentation | None = None,
         file: object = None,
     ) -> None:
+        self.file = file = None if file is None else str(file)
         self._x = {"train": _examples(x_train, "x_train", file)}
         self._x["test"] = _examples(x_test, "x_test", file)
         if x_train.shape[1:] != x_test.shape[1:]:
             reason = f"x_train holds {x_train.shape[1:]}, x_test {x_test.shape[1:]}"
-            raise IrpruneError(reason, file=str(file))
+            raise IrpruneError(reason, file=file)
         labels = {
             "train": check_labels(y_train, len(x_train), "y_train", file),
             "test": check_labels(y_test, len(x_test), "y_test", file),
@@ -62,17 +64,10 @@ class ArrayData:
         self._y = {split: torch.from_numpy(y) for split, y in labels.items()}
         self._augmentation = augmentation or Augmentation()
         if self._augmentation != Augmentation() and len(self.shape) != 3:
-            raise IrpruneError("crop and flip need images (n, C, H, W)", file=str(file))
-        self._mean, self._std = (self._per_channel(v, file) for v in (mean, std))
+            raise IrpruneError("crop and flip need images (n, C, H, W)", file=file)
+        self._mean = None if mean is None else per_channel("mean", mean, self.shape, file)
+        self._std = None if std is None else per_channel("std", std, self.shape, file)
         self._device: torch.device | None = None
-
-    def _per_channel(self, values: tuple[float, ...] | None, file: object) -> torch.Tensor | None:
-        if values is None:
-            return None
-        if len(values) != self.shape[0]:
-            reason = f"mean and std have {len(values)} numbers for {self.shape[0]} channels"
-            raise IrpruneError(reason, file=str(file))
-        return torch.tensor(values).reshape(-1, *[1] * (len(self.shape) - 1))
 
     def size(self, split: Split) -> int:
         return len(self._y[split])
@@ -107,9 +102,11 @@ class ArrayData:
     def _move(self, device: torch.device) -> None:
         if self._device == device:
             return
-        for held in (self._x, self._y):
-            for split, tensor in held.items():
-                held[split] = tensor.to(device)
+        mend = "train on the CPU, or give a Data that loads batch by batch"
+        with memory_for(f"the data set on {device}", mend, self.file):
+            for held in (self._x, self._y):
+                for split, tensor in held.items():
+                    held[split] = tensor.to(device)
         self._mean = None if self._mean is None else self._mean.to(device)
         self._std = None if self._std is None else self._std.to(device)
         self._device = device
@@ -133,12 +130,15 @@ def augmented(x: torch.Tensor, how: Augmentation, seed: int) -> torch.Tensor:
     ]
 
 
-def _examples(x: NDArray[Any], what: str, file: object) -> torch.Tensor:
+def _examples(x: NDArray[Any], what: str, file: str | None) -> torch.Tensor:
+    """Return examples in a type of torch: uint8, float16 or float32 (IrpruneError: no examples)."""
     if x.ndim < 2 or not (x.dtype == np.uint8 or np.issubdtype(x.dtype, np.floating)):
         reason = f"{what} has shape {x.shape} and type {x.dtype}"
-        raise IrpruneError(reason, file=str(file), mend="it must be (n, ...) of uint8 or floats")
+        raise IrpruneError(reason, file=file, mend="it must be (n, ...) of uint8 or floats")
+    kept = next((kind for kind in (np.uint8, np.float16) if x.dtype == kind), np.float32)
+    with np.errstate(over="ignore"):
+        x = np.require(x, kept, ["C", "W"])
     if x.dtype != np.uint8 and not np.isfinite(x).all():
-        raise IrpruneError(f"{what} holds NaN or infinity", file=str(file))
-    if x.dtype == np.float64:
-        x = x.astype(np.float32)
-    return torch.from_numpy(x if x.flags.writeable else x.copy())
+        reason = f"{what} holds NaN, infinity or numbers that are infinite in float32"
+        raise IrpruneError(reason, file=file)
+    return torch.from_numpy(x)

@@ -87,7 +87,10 @@ def read_npz(path: Path) -> Arrays:
     if not path.is_file():
         raise IrpruneError("no such file", file=path)
     try:
-        with np.load(path, allow_pickle=False) as found:
+        opened = np.load(path, allow_pickle=False)
+        if isinstance(opened, np.ndarray):
+            raise ValueError("it holds a single array")
+        with opened as found:
             missing = [name for name in _NAMES if name not in found.files]
             if missing:
                 reason = f"holds no {', '.join(missing)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,11 +13,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from irprune.backends.torch.training.data.source import Draw, Split
+from irprune.backends.torch.training.data.source import Draw, Split, per_channel
 from irprune.errors import IrpruneError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
 _FOLDERS = {"train": ("train",), "test": ("val", "test")}
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+"""What Pillow raises on files that are no image, or a damaged one."""
+_Item = tuple[torch.Tensor, int] | IrpruneError
 _MARGIN = 256 / 224
 """The shorter edge that evaluation resizes to, relative to the square it then cuts out."""
 
@@ -46,9 +50,11 @@ class FolderData:
         self._files = {split: _listed(folder, names) for split, folder in folders.items()}
         self.classes = len(names)
         self.shape = (3, size, size)
+        self.file = str(root)
         self._workers = workers
-        self._mean = torch.tensor(mean or (0.0,) * 3).reshape(3, 1, 1)
-        self._std = torch.tensor(std or (1.0,) * 3).reshape(3, 1, 1)
+        mean, std = (0.0,) * 3 if mean is None else mean, (1.0,) * 3 if std is None else std
+        self._mean = per_channel("mean", mean, self.shape, self.file)
+        self._std = per_channel("std", std, self.shape, self.file)
 
     def size(self, split: Split) -> int:
         return len(self._files[split])
@@ -74,28 +80,34 @@ class FolderData:
             collate_fn=_stacked,
         )
         mean, std = self._mean.to(device), self._std.to(device)
-        for x, y in loader:
+        for found in loader:
+            if isinstance(found, IrpruneError):
+                raise found
+            x, y = found
             pixels = x.to(device, non_blocking=True).float().div_(255)
             yield pixels.sub_(mean).div_(std), y.to(device, non_blocking=True)
 
 
-class _Images(Dataset[tuple[torch.Tensor, int]]):
-    """Decoded images uint8 ``(3, size, size)`` and labels, by (index, seed)."""
+class _Images(Dataset[_Item]):
+    """Decoded images uint8 ``(3, size, size)`` and labels, by (index, seed).
+
+    An image that cannot be decoded comes as its error: raised in a worker it would arrive as text.
+    """
 
     def __init__(self, files: list[tuple[Path, int]], size: int) -> None:
         self.files = files
         self.side = size
 
-    def __getitem__(self, key: Any) -> tuple[torch.Tensor, int]:
-        from PIL import Image, UnidentifiedImageError
+    def __getitem__(self, key: Any) -> _Item:
+        from PIL import Image
 
         index, seed = key
         path, label = self.files[index]
         try:
             with Image.open(path) as opened:
                 image = opened.convert("RGB")
-        except (OSError, UnidentifiedImageError, SyntaxError) as error:
-            raise IrpruneError(f"cannot decode: {error}", file=path) from error
+        except (*_BROKEN, Image.DecompressionBombError) as error:
+            return IrpruneError(f"cannot decode: {error}", file=path, mend="replace or remove it")
         image = self._centre(image) if seed is None else self._random(image, (seed, index))
         pixels = np.asarray(image).transpose(2, 0, 1)
         return torch.from_numpy(np.ascontiguousarray(pixels)), label
@@ -123,8 +135,13 @@ class _Images(Dataset[tuple[torch.Tensor, int]]):
         return image.transpose(flip) if random.random() < 0.5 else image
 
 
-def _stacked(items: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.stack([x for x, _ in items]), torch.tensor([y for _, y in items])
+def _stacked(items: list[_Item]) -> tuple[torch.Tensor, torch.Tensor] | IrpruneError:
+    pairs = []
+    for item in items:
+        if isinstance(item, IrpruneError):
+            return item
+        pairs.append(item)
+    return torch.stack([x for x, _ in pairs]), torch.tensor([y for _, y in pairs])
 
 
 def _folder(root: Path, names: tuple[str, ...]) -> Path:
@@ -139,7 +156,7 @@ def _listed(folder: Path, names: list[str]) -> list[tuple[Path, int]]:
         (path, label)
         for label, name in enumerate(names)
         for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in _SUFFIXES
+        if path.suffix.lower() in _SUFFIXES and path.is_file()
     ]
     if not found:
         raise IrpruneError("no images", file=folder, mend=f"known: {', '.join(_SUFFIXES)}")

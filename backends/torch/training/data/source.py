@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from irprune.errors import IrpruneError
+from irprune.ranges import in_range
 
 Split = Literal["train", "test"]
 
@@ -37,6 +38,11 @@ class Data(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one example, without the batch."""
+        ...
+
+    @property
+    def file(self) -> str | None:
+        """What messages name: where the examples lie, or who makes them."""
         ...
 
     def size(self, split: Split) -> int: ...
@@ -71,23 +77,43 @@ def fingerprint(data: Data) -> dict[str, Any]:
     }
 
 
-def check_labels(labels: NDArray[Any], count: int, what: str, file: object) -> NDArray[np.int64]:
+def check_labels(
+    labels: NDArray[Any], count: int, what: str, file: str | None
+) -> NDArray[np.int64]:
     """Return labels as int64 (IrpruneError unless there are `count` class numbers)."""
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
         reason = f"{what} has shape {labels.shape} and type {labels.dtype}, not class numbers (n,)"
-        raise IrpruneError(reason, file=str(file), mend="store one integer class per example")
+        raise IrpruneError(reason, file=file, mend="store one integer class per example")
     if len(labels) != count:
         reason = f"{what} has {len(labels)} labels for {count} examples"
-        raise IrpruneError(reason, file=str(file))
+        raise IrpruneError(reason, file=file)
     if not count:
-        raise IrpruneError(f"{what} is empty", file=str(file))
-    if labels.min() < 0:
-        where = int(np.flatnonzero(labels < 0)[0])
-        raise IrpruneError(f"{what}[{where}] = {labels[where]} is no class", file=str(file))
-    return labels.astype(np.int64)
+        raise IrpruneError(f"{what} is empty", file=file)
+    numbers = labels.astype(np.int64)  # beyond its range they turn negative
+    if numbers.min() < 0:
+        where = int(np.flatnonzero(numbers < 0)[0])
+        raise IrpruneError(f"{what}[{where}] = {labels[where]} is no class", file=file)
+    return numbers
+
+
+def per_channel(
+    what: Literal["mean", "std"],
+    values: tuple[float, ...],
+    shape: tuple[int, ...],
+    file: str | None,
+) -> torch.Tensor:
+    """Return one number per channel, to be broadcast to examples of a shape (IrpruneError)."""
+    interval = {"mean": "(-inf, inf)", "std": "(0, inf)"}[what]
+    for value in values:
+        if not in_range(value, interval):
+            raise IrpruneError(f"{what} = {value} must lie in {interval}", file=file)
+    if len(values) != shape[0]:
+        reason = f"{what} has {len(values)} numbers for {shape[0]} channels"
+        raise IrpruneError(reason, file=file)
+    return torch.tensor(values).reshape(-1, *[1] * (len(shape) - 1))
 
 
 def check_fit(data: Data, shape: tuple[int | None, ...], classes: int | None) -> bool:
@@ -99,6 +125,7 @@ def check_fit(data: Data, shape: tuple[int | None, ...], classes: int | None) ->
     if classes is not None and data.classes > classes:
         raise IrpruneError(
             f"labels go up to {data.classes - 1}, the model tells {classes} classes apart",
+            file=data.file,
             mend="give the model as many outputs as there are classes, or mend the labels",
         )
     fits = len(shape) == len(data.shape) and all(
@@ -110,7 +137,9 @@ def check_fit(data: Data, shape: tuple[int | None, ...], classes: int | None) ->
         return True
     want = "x".join("?" if n is None else str(n) for n in shape)
     have = "x".join(map(str, data.shape))
+    images = len(data.shape) == len(shape) == 3
     raise IrpruneError(
         f"examples are {have}, the model takes {want}",
-        mend="channels come first, as in 3x32x32",
+        file=data.file,
+        mend="channels come first, as in 3x32x32" if images else None,
     )
