@@ -18,14 +18,16 @@ from tqdm import tqdm
 from irprune.backends.torch.training import checkpoint
 from irprune.backends.torch.training.checkpoint import Progress
 from irprune.backends.torch.training.data import Data, Draw
+from irprune.backends.torch.training.layout import laid, lay_out
 from irprune.backends.torch.training.log import TrainingLog
-from irprune.backends.torch.training.objective import Gradients, Objective, logits_of
+from irprune.backends.torch.training.memory import memory_for
+from irprune.backends.torch.training.objective import Gradients, Objective
 from irprune.backends.torch.training.optim import make_optimizer
+from irprune.backends.torch.training.scoring import Scoring
 from irprune.errors import IrpruneError
 from irprune.recipe import Machine, Recipe
-from irprune.training import Diverged, Score
+from irprune.training import Diverged
 
-_TEST_BATCH = 500
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -68,10 +70,18 @@ def fabric_of(machine: Machine) -> Fabric:
     return fabric
 
 
-def batches_of(size: int, batch: int) -> list[tuple[int, int]]:
-    """Return where batches start and end; a last one of a single example is left out."""
+def batches_of(size: int, batch: int, processes: int = 1) -> list[tuple[int, int]]:
+    """Return where batches start and end.
+
+    A last one that leaves a process a single example, of which BatchNorm takes no variance, is
+    left out (IrpruneError: every batch leaves one without any).
+    """
+    if min(size, batch) < processes:
+        reason = f"batches of {min(size, batch)} do not reach {processes} processes"
+        raise IrpruneError(reason, mend="raise train.batch, or lower machine.devices")
     parts = [(start, min(start + batch, size)) for start in range(0, size, batch)]
-    return parts[:-1] if len(parts) > 1 and parts[-1][1] - parts[-1][0] == 1 else parts
+    short = parts[-1][1] - parts[-1][0] < 2 * processes
+    return parts[:-1] if len(parts) > 1 and short else parts
 
 
 def train(job: Job) -> list[dict[str, float]]:
@@ -82,9 +92,11 @@ def train(job: Job) -> list[dict[str, float]]:
 
     Raises:
         Diverged: the loss is NaN or infinite.
-        IrpruneError: memory, checkpoint or accelerator do not allow it.
+        IrpruneError: memory, checkpoint or accelerator do not allow it, or there is nothing to
+            train.
     """
-    with torch.random.fork_rng():
+    mend = "lower train.batch, or take a smaller network"
+    with torch.random.fork_rng(), memory_for("training", mend):
         loop = _Loop(job, fabric_of(job.machine))
         try:
             return loop.run()
@@ -97,7 +109,7 @@ class _Loop:
         self.job, self.fabric, self.recipe = job, fabric, job.recipe
         job.folder.mkdir(parents=True, exist_ok=True)
         self.path = job.folder / CHECKPOINT
-        self.parts = batches_of(job.data.size("train"), job.recipe.batch)
+        self.parts = batches_of(job.data.size("train"), job.recipe.batch, fabric.world_size)
         self.last = job.recipe.epochs if job.last is None else job.last
         self.length = _length(job.recipe, len(self.parts))
         module = job.module
@@ -105,8 +117,7 @@ class _Loop:
         found = checkpoint.load(self.path, self.identity)
         if found is not None:
             module.load_state_dict(found[0])
-        if job.machine.channels_last:
-            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        lay_out(module, job.machine)
         optimizer = make_optimizer(job.recipe.optimizer, module.parameters())
         runs = torch.compile(module) if job.machine.compile else module
         self.module, self.optimizer = fabric.setup(cast(nn.Module, runs), optimizer)
@@ -117,8 +128,9 @@ class _Loop:
         teacher = job.teacher
         if teacher is not None:
             teacher = fabric.setup_module(teacher.eval().requires_grad_(False))
-        objective = Objective(job.recipe, teacher)
+        objective = Objective(job.recipe, teacher, job.data.classes)
         self.gradients = Gradients(fabric, self.module, objective, job.log, self.progress.micro)
+        self.scoring = Scoring(job.data, fabric, job.machine, job.log)
         self.log = TrainingLog(
             job.folder, self._step, job.machine.tensorboard and fabric.is_global_zero
         )
@@ -183,19 +195,20 @@ class _Loop:
         first = self._step
         draws = [
             Draw(
-                order[start:end][fabric.global_rank :: fabric.world_size], _mixed(recipe, first + i)
+                order[start:end][fabric.global_rank :: fabric.world_size],
+                seed_of(recipe, first + i),
             )
             for i, (start, end) in enumerate(parts)
         ]
         found = self.job.data.batches("train", draws, fabric.device)
         for (start, end), (x, y) in zip(parts, found, strict=True):
-            yield start, end, _laid(x, self.job.machine), y
+            yield start, end, laid(x, self.job.machine), y
 
     def _update(self, x: torch.Tensor, y: torch.Tensor, total: int) -> torch.Tensor:
         """Take one optimiser step; return the mean loss of the batch, a scalar."""
         recipe = self.recipe
         # Dropout draws by step and process: nothing random has a state to be saved.
-        torch.manual_seed(_mixed(recipe, self._step) + self.fabric.global_rank)
+        torch.manual_seed(seed_of(recipe, self._step, self.fabric.global_rank))
         each = len(self.parts)
         share = recipe.schedule.share(self._step, each, self.length / each)
         for group in self.optimizer.param_groups:
@@ -223,6 +236,7 @@ class _Loop:
             raise Diverged(
                 f"the loss is not finite after step {self._step} "
                 f"(epoch {self.progress.epoch + 1}){kept}",
+                file=self.job.folder,
                 mend="lower the learning rate, warm up, or clip gradients",
             )
         return total
@@ -239,7 +253,7 @@ class _Loop:
         return alone and minutes is not None and time.monotonic() - self.saved >= 60 * minutes
 
     def _finish_epoch(self, loss: float) -> None:
-        score = scored(self.module, self.job.data, self.fabric, self.job.machine)
+        score = self.scoring.of(self.module)
         if not np.isfinite(score.loss):
             self._checked(torch.tensor(float("nan"), device=self.fabric.device))
         progress = self.progress
@@ -270,36 +284,6 @@ class _Loop:
             self.log.add(self._step, **numbers)
 
 
-def scored(module: nn.Module, data: Data, fabric: Fabric, machine: Machine) -> Score:
-    """Return accuracy and loss of a module on the test split, in eval mode."""
-    training = module.training
-    module.eval()
-    size = data.size("test")
-    rank, world = fabric.global_rank, fabric.world_size
-    draws = [
-        Draw(np.arange(start, min(start + _TEST_BATCH, size))[rank::world])
-        for start in range(0, size, _TEST_BATCH)
-    ]
-    sums = torch.zeros(2, device=fabric.device, dtype=torch.float64)
-    with torch.no_grad():
-        for x, y in data.batches("test", draws, fabric.device):
-            logits = logits_of(module(_laid(x, machine))).float()
-            sums[0] += (logits.argmax(1) == y).sum()
-            sums[1] += nn.functional.cross_entropy(logits, y, reduction="sum")
-    module.train(training)
-    total = cast(torch.Tensor, fabric.all_reduce(sums, reduce_op="sum"))
-    right, loss = (total / size).tolist()
-    return Score(right, loss)
-
-
-def _laid(x: torch.Tensor, machine: Machine) -> torch.Tensor:
-    return (
-        x.contiguous(memory_format=torch.channels_last)
-        if machine.channels_last and x.ndim == 4
-        else x
-    )
-
-
 def _length(recipe: Recipe, each: int) -> int:
     """Return the optimiser steps of a recipe, at so many per epoch (IrpruneError: no such)."""
     if recipe.steps is None:
@@ -311,9 +295,12 @@ def _length(recipe: Recipe, each: int) -> int:
     return recipe.steps
 
 
-def _mixed(recipe: Recipe, step: int) -> int:
-    """The seed of a step."""
-    return (recipe.seed << 32) + step
+def seed_of(recipe: Recipe, step: int, process: int = 0) -> int:
+    """Return the seed of a step in a process.
+
+    The lower half, which is all that torch draws by on a CPU, tells steps and processes apart.
+    """
+    return (recipe.seed << 32) + (process << 24) + step
 
 
 def identity_of(job: Job) -> str:

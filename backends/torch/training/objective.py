@@ -11,36 +11,53 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
+from irprune.backends.torch.training.memory import halved, is_out_of_memory
 from irprune.errors import IrpruneError
 from irprune.recipe import Distillation, Recipe
 
+_LONELY = "Expected more than 1 value per channel"
+"""What torch says of a BatchNorm in training that has one number to take a variance of."""
 
-def logits_of(output: Any) -> Tensor:
-    """Return the first tensor of what a network returns: the logits ``(n, classes)``."""
+
+def logits_of(output: Any, classes: int) -> Tensor:
+    """Return the first tensor of what a network returns: the logits ``(n, classes or more)``.
+
+    Raises:
+        IrpruneError: it is something else.
+    """
     while not isinstance(output, Tensor):
         output = next(iter(output.values() if isinstance(output, dict) else output))
+    if output.ndim != 2 or output.shape[1] < classes or not output.is_floating_point():
+        found = f"{str(output.dtype).removeprefix('torch.')} {tuple(output.shape)}"
+        reason = f"the first output is {found}, the labels have {classes} classes"
+        raise IrpruneError(reason, mend="end the model with (n, classes) logits")
     return output
 
 
 class Objective:
     """Cross-entropy, mixed with distillation from a teacher where the recipe says so."""
 
-    def __init__(self, recipe: Recipe, teacher: nn.Module | None) -> None:
+    def __init__(self, recipe: Recipe, teacher: nn.Module | None, classes: int) -> None:
         how: Distillation = recipe.distillation
         if how.weight and teacher is None:
             raise IrpruneError("distillation needs a teacher")
         self._smoothing = recipe.label_smoothing
         self._weight, self._temperature = how.weight, how.temperature
         self._teacher = teacher if how.weight else None
+        self._classes = classes
 
-    def __call__(self, logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Return the sum of the losses of some examples, a scalar."""
-        logits = logits.float()
+    def __call__(self, output: Any, x: Tensor, y: Tensor) -> Tensor:
+        """Return the sum of the losses of some examples, a scalar, from what the network returns.
+
+        Raises:
+            IrpruneError: these are no logits.
+        """
+        logits = logits_of(output, self._classes).float()
         loss = functional.cross_entropy(logits, y, reduction="sum", label_smoothing=self._smoothing)
         if self._teacher is None:
             return loss
         with torch.no_grad():
-            wanted = logits_of(self._teacher(x)).float() / self._temperature
+            wanted = logits_of(self._teacher(x), self._classes).float() / self._temperature
         distance = functional.kl_div(
             functional.log_softmax(logits / self._temperature, dim=1),
             functional.log_softmax(wanted, dim=1),
@@ -72,10 +89,19 @@ class Gradients:
         self.micro = micro
 
     def of(self, x: Tensor, y: Tensor, total: int) -> Tensor:
-        """Return this process's share of the mean loss over ``total`` examples of all processes."""
+        """Return this process's share of the mean loss over ``total`` examples of all processes.
+
+        Raises:
+            IrpruneError: not even one example fits into memory, or a BatchNorm sees only one.
+        """
         while True:
             try:
                 return self._parts(x, y, total)
+            except ValueError as error:
+                if _LONELY not in str(error):
+                    raise
+                reason = "a BatchNorm sees one example at a time, which has no variance"
+                raise IrpruneError(reason, mend="raise train.batch") from error
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -88,7 +114,7 @@ class Gradients:
         whole = torch.zeros((), device=x.device)
         for number, (xs, ys) in enumerate(parts):
             with self._alone(number < len(parts) - 1):
-                loss = self._objective(logits_of(self._module(xs)), xs, ys) / total
+                loss = self._objective(self._module(xs), xs, ys) / total
                 self._fabric.backward(loss * self._fabric.world_size)
             whole += loss.detach()
         return whole
@@ -102,23 +128,8 @@ class Gradients:
     def _halve(self, size: int, error: RuntimeError) -> None:
         for parameter in self._module.parameters():
             parameter.grad = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if size == 1 or self._fabric.world_size > 1:
-            reason = (
-                "not even one example fits into memory"
-                if size == 1
-                else "the batch does not fit into the memory of a device"
-            )
-            mend = "take a smaller network or input" if size == 1 else "lower train.batch"
-            raise IrpruneError(reason, mend=mend) from error
-        self.micro = -(-size // 2)
+        self.micro = halved(size, self._fabric.world_size, "lower train.batch", error)
         self._log(
             f"train: {size} examples do not fit into memory; going on with {self.micro} at a time, "
             f"gradients added up (BatchNorm sees {self.micro})"
         )
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether an error says that memory ran out, on any device."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

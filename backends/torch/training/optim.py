@@ -7,12 +7,20 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from irprune.errors import IrpruneError
 from irprune.recipe import Optimizer
 
 
 def make_optimizer(how: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimiser that a recipe names; its learning rate is set step by step."""
+    """Return the optimiser that a recipe names; its learning rate is set step by step.
+
+    Raises:
+        IrpruneError: there is nothing to train.
+    """
     trained = [p for p in parameters if p.requires_grad]
+    if not trained:
+        reason = "the network has no weights to train, or all are frozen"
+        raise IrpruneError(reason, mend="give it floating-point weights that require gradients")
     beta1, beta2 = how.betas
     match how.name:
         case "sgd":

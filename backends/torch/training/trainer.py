@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 
@@ -15,12 +17,16 @@ from irprune.backends.torch import to_torch
 from irprune.backends.torch.training.data import Data, Draw
 from irprune.backends.torch.training.data.source import check_fit, fingerprint
 from irprune.backends.torch.training.fresh import draw_weights
-from irprune.backends.torch.training.loop import Job, fabric_of, scored, train
+from irprune.backends.torch.training.loop import Job, fabric_of, train
+from irprune.backends.torch.training.memory import memory_for
+from irprune.backends.torch.training.scoring import Scoring
 from irprune.errors import IrpruneError, naming
 from irprune.model import Model
 from irprune.recipe import Distillation, Machine, Recipe
 from irprune.training import Fitted, Score
 from irprune.walk import dims_of
+
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
 
 class TorchTrainer:
@@ -32,11 +38,8 @@ class TorchTrainer:
         recipe: Recipe,
         machine: Machine,
         log: Callable[[str], None],
-        path: Path | str | None = None,
     ) -> None:
-        """Train on `data`, which errors call by its `path`."""
         self._data, self._recipe, self._machine, self._log = data, recipe, machine, log
-        self._path = path
 
     def fingerprint(self) -> dict[str, Any]:
         return fingerprint(self._data)
@@ -70,29 +73,34 @@ class TorchTrainer:
         folder.mkdir(parents=True, exist_ok=True)
         if first in keep:
             model.save(folder / f"epoch-{first}.onnx")
-        rows = train(
-            Job(
-                module,
-                data,
-                self._recipe if teacher is not None else _alone(self._recipe),
-                folder,
-                self._machine,
-                first,
-                last,
-                None if teacher is None else to_torch(teacher),
-                after_epoch,
-                self._log,
-                least=max(keep, default=0),
-            )
+        job = Job(
+            module,
+            data,
+            self._recipe if teacher is not None else _alone(self._recipe),
+            folder,
+            self._machine,
+            first,
+            last,
+            None if teacher is None else to_torch(teacher),
+            after_epoch,
+            self._log,
+            least=max(keep, default=0),
         )
+        with naming(model.provenance.path):
+            rows = train(job)
         model.update_from(module)
         score = Score(rows[-1]["accuracy"], rows[-1]["loss"]) if rows else self.score(model)
         return Fitted(score, len(rows))
 
     def score(self, model: Model) -> Score:
-        data = self.fitting(model)
-        fabric = fabric_of(self._machine)
-        return scored(fabric.setup_module(to_torch(model)), data, fabric, self._machine)
+        data, fabric = self.fitting(model), fabric_of(self._machine)
+        with naming(model.provenance.path), memory_for("the network", "take a smaller network"):
+            module = fabric.setup_module(to_torch(model))
+            score = Scoring(data, fabric, self._machine, self._log).of(module)
+            if not isfinite(score.loss):
+                mend = "train it with a lower learning rate, or mend weights that are not finite"
+                raise IrpruneError(f"the loss on the test split is {score.loss}", mend=mend)
+        return score
 
     def sample(
         self, model: Model, count: int, seed: int
@@ -100,33 +108,45 @@ class TorchTrainer:
         data = self.fitting(model)
         if count > data.size("train"):
             reason = f"{count} samples of {data.size('train')} training examples"
-            raise IrpruneError(reason, file=self._path, mend="ask for fewer samples")
+            raise IrpruneError(reason, file=self._data.file, mend="ask for fewer samples")
         index = np.random.default_rng((seed, 1)).permutation(data.size("train"))[:count]
-        ((x, y),) = data.batches("train", [Draw(index)], torch.device("cpu"))
+        with memory_for(f"a sample of {count} examples", "ask for fewer samples"):
+            ((x, y),) = data.batches("train", [Draw(index)], torch.device("cpu"))
         return x.numpy(), y.numpy()
 
     def fitting(self, model: Model) -> Data:
         """Return the data as the model takes it (IrpruneError: no fit)."""
         with naming(model.provenance.path):
-            shape, classes = _taken(model)
-        with naming(self._path):
-            flat = check_fit(self._data, shape, classes)
-        return _Flat(self._data) if flat else self._data
+            inputs, outputs = model.ir.graph.inputs, model.ir.graph.outputs
+            if len(inputs) != 1:
+                raise IrpruneError(f"the model has {len(inputs)} inputs; training feeds one")
+            shape, classes = _fed(inputs[0]), _classes(outputs[0])
+            return _Flat(self._data) if check_fit(self._data, shape, classes) else self._data
 
 
-def _taken(model: Model) -> tuple[tuple[int | None, ...], int | None]:
-    """Return the shape of one example, batch excluded, and the number of classes, where known."""
-    inputs, outputs = model.ir.graph.inputs, model.ir.graph.outputs
-    if len(inputs) != 1:
-        raise IrpruneError(f"the model has {len(inputs)} inputs; training feeds one")
-    dims, last = dims_of(inputs[0]) or [], dims_of(outputs[0]) or []
+def _fed(value: ir.Value) -> tuple[int | None, ...]:
+    """Return the shape of one example (IrpruneError: the input takes no batches of floats)."""
+    dims = dims_of(value) or []
+    if value.dtype not in (None, ir.DataType.FLOAT):
+        reason = f"input {value.name} takes {value.dtype}; training feeds FLOAT"
+        raise IrpruneError(reason, mend="export the model in float32")
     if not dims or isinstance(dims[0], int):
         raise IrpruneError(
-            f"input {inputs[0].name} has the fixed batch {dims[0] if dims else '?'}",
+            f"input {value.name} has the fixed batch {dims[0] if dims else '?'}",
             mend="export the model with a dynamic batch",
         )
-    shape = tuple(dim if isinstance(dim, int) else None for dim in dims[1:])
-    return shape, last[-1] if last and isinstance(last[-1], int) else None
+    return tuple(dim if isinstance(dim, int) else None for dim in dims[1:])
+
+
+def _classes(value: ir.Value) -> int | None:
+    """Return how many classes an output tells apart, where it says so (IrpruneError: none)."""
+    dims = dims_of(value)
+    if (dims is not None and len(dims) != 2) or value.dtype not in (None, *_FLOATS):
+        shape = "?" if dims is None else "x".join(map(str, dims)) or "scalar"
+        reason = f"output {value.name} is {value.dtype} {shape}"
+        raise IrpruneError(reason, mend="end the model with (n, classes) logits")
+    last = None if dims is None else dims[1]
+    return last if isinstance(last, int) else None
 
 
 def _alone(recipe: Recipe) -> Recipe:
@@ -139,7 +159,7 @@ class _Flat:
 
     def __init__(self, data: Data) -> None:
         self._data = data
-        self.classes = data.classes
+        self.classes, self.file = data.classes, data.file
         self.shape = (int(np.prod(data.shape)),)
 
     def size(self, split: Any) -> int:

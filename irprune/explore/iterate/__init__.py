@@ -104,7 +104,7 @@ def _trainer(config: Config, home: Path, log: Callable[[str], None]) -> Trainer:
         size=table.size,
         workers=table.workers,
     )
-    return TorchTrainer(data, config.train, config.machine, log, path)
+    return TorchTrainer(data, config.train, config.machine, log)
 
 
 @contextmanager

@@ -23,12 +23,13 @@ from irprune.backends.torch.training.data import ArrayData
 from irprune.backends.torch.training.loop import Job, train
 from irprune.recipe import Machine, Optimizer, Recipe
 
-devices, folder = int(sys.argv[1]), Path(sys.argv[2])
+devices, folder, count, layer = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 random = np.random.default_rng(0)
 x, y = random.normal(size=(75, 12)).astype(np.float32), random.integers(0, 3, 75)
-data = ArrayData(x[:53], y[:53], x[53:], y[53:])
+data = ArrayData(x[:count], y[:count], x[count:], y[count:])
 torch.manual_seed(0)
-net = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
+middle = {"ReLU": nn.ReLU(), "BatchNorm1d": nn.BatchNorm1d(8)}[layer]
+net = nn.Sequential(nn.Linear(12, 8), middle, nn.Linear(8, 3))
 machine = Machine("cpu", devices, "ddp" if devices > 1 else "auto", log_steps=1)
 recipe = Recipe(epochs=2, batch=16, clip=0.5, optimizer=Optimizer("sgd", lr=0.3, momentum=0.9))
 rows = train(Job(net, data, recipe, folder, machine))
@@ -37,12 +38,13 @@ if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
 """
 
 
-def _trained(folder: Path, devices: int) -> dict[str, object]:
+def _trained(folder: Path, devices: int, count: int = 53, layer: str = "ReLU") -> dict[str, object]:
     folder.mkdir()
     script = folder / "script.py"
     script.write_text(SCRIPT)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
-    command = [sys.executable, *(launcher if devices > 1 else []), script, str(devices), folder]
+    arguments = [script, devices, folder, count, layer]
+    command = [sys.executable, *(launcher if devices > 1 else []), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [str(part) for part in command], env=environment, capture_output=True, text=True
@@ -59,6 +61,12 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         assert mine == pytest.approx(theirs, abs=1e-5)
     for name, tensor in one["weights"].items():  # type: ignore[attr-defined]
         assert torch.allclose(tensor, two["weights"][name], atol=1e-5)  # type: ignore[index]
+
+
+def test_a_last_batch_of_one_example_for_each_is_left_out(tmp_path: Path) -> None:
+    """50 examples in batches of 16: the last, of 2, has no variance in either process."""
+    rows = _trained(tmp_path / "two", 2, 50, "BatchNorm1d")["rows"]
+    assert len(rows) == 2  # type: ignore[arg-type]
 
 
 def test_devices_need_processes() -> None:

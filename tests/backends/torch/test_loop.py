@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from irprune.backends.torch.training.data import ArrayData, Augmentation
-from irprune.backends.torch.training.loop import CHECKPOINT, Job, train
+from irprune.backends.torch.training.loop import CHECKPOINT, Job, batches_of, seed_of, train
 from irprune.errors import IrpruneError
 from irprune.recipe import Distillation, Machine, Optimizer, Recipe, Schedule
 from irprune.training import Diverged
@@ -181,15 +181,15 @@ def test_weights_that_overflow_are_not_kept(tmp_path: Path) -> None:
 
 
 class _Small(nn.Module):
-    """A network for which memory holds so many training examples."""
+    """A network for which memory holds so many examples in training, and so many in testing."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, tested: int = 10**9) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layer, self.room = nn.Linear(108, 4), room
+        self.layer, self.room, self.tested = nn.Linear(108, 4), room, tested
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and len(x) > self.room:
+        if len(x) > (self.room if self.training else self.tested):
             raise torch.OutOfMemoryError("CUDA out of memory")
         out: Tensor = self.layer(x.flatten(1))
         return out
@@ -208,9 +208,83 @@ def test_a_batch_too_large_is_split_and_said(tmp_path: Path) -> None:
         train(job(tmp_path / "none", module=_Small(0)))
 
 
+def test_a_test_batch_too_large_is_split_and_said(tmp_path: Path) -> None:
+    """30 become 15, then 8 at a time, in all later epochs too."""
+    said: list[str] = []
+    wanted = train(job(tmp_path / "large", module=_Small(16)))
+    found = train(job(tmp_path / "small", module=_Small(16, tested=9), log=said.append))
+    assert len(said) == 2 and "test: 15 examples" in said[-1] and "8 at a time" in said[-1]
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-6)
+    with pytest.raises(IrpruneError, match="not even one example"):
+        train(job(tmp_path / "none", module=_Small(16, tested=0)))
+
+
+def test_memory_that_the_optimiser_lacks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(self: object, closure: object = None) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.optim.NAdam, "step", step)
+    with pytest.raises(IrpruneError, match="training does not fit into memory; lower train.batch"):
+        train(job(tmp_path))
+
+
 def test_other_errors_are_not_taken_for_memory(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         train(job(tmp_path, module=nn.Sequential(nn.Flatten(), nn.Linear(7, 4))))
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.Flatten(), "no weights to train"),
+        (nn.Linear(6, 4).requires_grad_(False), "all are frozen"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(108, 3)), r"float32 \(16, 3\), .* 4 classes"),
+        (nn.Linear(6, 4), r"float32 \(16, 3, 6, 4\)"),
+    ],
+)
+def test_networks_that_cannot_be_trained(tmp_path: Path, module: nn.Module, message: str) -> None:
+    with pytest.raises(IrpruneError, match=message):
+        train(job(tmp_path, module=module))
+
+
+def test_a_batch_norm_of_one_example_is_refused(tmp_path: Path) -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(108), nn.Linear(108, 4))
+    with pytest.raises(IrpruneError, match=r"one example at a time.*raise train.batch"):
+        train(job(tmp_path, replace(RECIPE, batch=1), flat))
+    train(job(tmp_path / "spatial", replace(RECIPE, epochs=1, batch=1)))
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "processes", "sizes"),
+    [
+        (65, 32, 1, [32, 32]),
+        (66, 32, 1, [32, 32, 2]),
+        (66, 32, 2, [32, 32]),
+        (67, 32, 2, [32, 32]),
+        (68, 32, 2, [32, 32, 4]),
+        (3, 32, 2, [3]),
+        (1, 32, 1, [1]),
+    ],
+)
+def test_no_process_gets_a_single_example(
+    size: int, batch: int, processes: int, sizes: list[int]
+) -> None:
+    assert [end - start for start, end in batches_of(size, batch, processes)] == sizes
+
+
+def test_steps_and_processes_draw_apart() -> None:
+    """By the lower half of the seed, which is all that torch takes on a CPU."""
+    seeds = {seed_of(replace(RECIPE, seed=3), s, p) % 2**32 for s in range(50) for p in range(8)}
+    assert len(seeds) == 400
+    assert seed_of(replace(RECIPE, seed=3), 7) == (3 << 32) + 7
+
+
+def test_batches_reach_every_process() -> None:
+    with pytest.raises(IrpruneError, match="batches of 1 do not reach 2 processes"):
+        batches_of(64, 1, 2)
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -263,6 +337,14 @@ def test_bf16_channels_last_and_tensorboard(tmp_path: Path) -> None:
     rows = train(job(tmp_path, machine=machine))
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
     assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_channels_last_takes_volumes(tmp_path: Path) -> None:
+    x, y = np.random.default_rng(0).normal(size=(20, 1, 2, 2, 2)).astype(np.float32), np.arange(20)
+    data = ArrayData(x, y % 4, x, y % 4)
+    volumes = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Flatten(), nn.Linear(32, 4))
+    rows = train(Job(volumes, data, RECIPE, tmp_path, replace(CPU, channels_last=True)))
+    assert len(rows) == 3
 
 
 def test_cuda_is_asked_for_and_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

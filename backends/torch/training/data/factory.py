@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from irprune.backends.torch.training.data.arrays import ArrayData, Augmentation
-from irprune.backends.torch.training.data.source import Data, Draw, Split
+from irprune.backends.torch.training.data.source import Data, Draw, Hashed, Split
 from irprune.errors import IrpruneError
 
 _PARTS = ("x_train", "y_train", "x_test", "y_test")
@@ -86,6 +86,10 @@ class _Checked:
     def size(self, split: Split) -> int:
         with _by_user("the data", self.file):
             return self._data.size(split)
+
+    def content_hash(self) -> str | None:
+        with _by_user("the data", self.file):
+            return self._data.content_hash() if isinstance(self._data, Hashed) else None
 
     def batches(
         self, split: Split, draws: Iterable[Draw], device: torch.device

@@ -58,8 +58,8 @@ class Data(Protocol):
 class Hashed(Protocol):
     """Data that can tell whether it is the same as some other."""
 
-    def content_hash(self) -> str:
-        """Return a hash of the examples, wherever they lie."""
+    def content_hash(self) -> str | None:
+        """Return a hash of the examples, wherever they lie; None where nothing tells."""
         ...
 
 

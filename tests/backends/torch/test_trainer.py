@@ -1,0 +1,111 @@
+"""The trainer: which models it takes, and what it names where it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from irprune import api
+from irprune.backends.torch.training.data import ArrayData
+from irprune.backends.torch.training.trainer import TorchTrainer
+from irprune.errors import IrpruneError
+from irprune.model import Model
+from irprune.recipe import Machine, Recipe
+
+INPUT, OUTPUT = "float[N, 6] x", "float[N, 4] y"
+
+
+def trainer(**arrays: Any) -> TorchTrainer:
+    x, y = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32), np.arange(20) % 4
+    given = {"x_train": x, "y_train": y, "x_test": x, "y_test": y} | arrays
+    data = ArrayData(**given, file="set.npz")
+    return TorchTrainer(data, Recipe(epochs=1, batch=10), Machine("cpu"), print)
+
+
+def model(
+    folder: Path,
+    nodes: str = "y = MatMul(x, w)",
+    given: str = INPUT,
+    result: str = OUTPUT,
+    weight: float = 0.5,
+) -> Model:
+
+    text = f"""<ir_version: 8, opset_import: ["": 17]>
+        net ({given}) => ({result})
+        <float[6, 4] w = {{{", ".join([str(weight)] * 24)}}}> {{ {nodes} }}"""
+    onnx.save(onnx.parser.parse_model(text), folder / "net.onnx")
+    return api.load(folder / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"given": "float16[N, 6] h", "nodes": "x = Cast<to: int = 1>(h) y = MatMul(x, w)"},
+            "input h takes FLOAT16",
+        ),
+        (
+            {"given": "int64[N, 6] i", "nodes": "x = Cast<to: int = 1>(i) y = MatMul(x, w)"},
+            "input i takes INT64",
+        ),
+        ({"given": "float[2, 6] x", "result": "float[2, 4] y"}, "input x has the fixed batch 2"),
+        (
+            {"nodes": "a = MatMul(x, w) y = ReduceMax<axes: ints = [1], keepdims: int = 0>(a)",
+             "result": "float[N] y"},
+            "output y is FLOAT N;",
+        ),
+        (
+            {"nodes": "a = MatMul(x, w) y = ArgMax<axis: int = 1, keepdims: int = 0>(a)",
+             "result": "int64[N] y"},
+            "output y is INT64 N;",
+        ),
+    ],
+)  # fmt: skip
+def test_models_that_do_not_fit(tmp_path: Path, changes: dict[str, str], message: str) -> None:
+    given = model(tmp_path, **changes)  # type: ignore[arg-type]
+    with pytest.raises(IrpruneError, match=f"net.onnx: {message}"):
+        trainer().fit(given, tmp_path / "run")
+
+
+def test_labels_that_no_known_axis_holds(tmp_path: Path) -> None:
+    """The number of classes is a symbol in the file: only the output itself tells it."""
+    given = model(tmp_path, result="float[N, C] y")
+    assert trainer().fit(given, tmp_path / "fits").epochs == 1
+    with pytest.raises(IrpruneError, match=r"net.onnx: the first output is float32 \(10, 4\)"):
+        trainer(y_train=np.arange(20) % 5).fit(given, tmp_path / "run")
+
+
+def test_a_network_without_a_number_is_no_score(tmp_path: Path) -> None:
+    with pytest.raises(IrpruneError, match=r"net.onnx: the loss on the test split is nan"):
+        trainer().score(model(tmp_path, weight=float("nan")))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"y_test": np.arange(20) % 5}, "set.npz: labels go up to 4"),
+        ({name: np.zeros((20, 7), np.float32) for name in ("x_train", "x_test")}, "set.npz: .* 7"),
+    ],
+)
+def test_data_that_do_not_fit_are_named(
+    tmp_path: Path, arrays: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(IrpruneError, match=message) as raised:
+        trainer(**arrays).fit(model(tmp_path), tmp_path / "run")
+    assert "channels" not in str(raised.value)
+
+
+def test_a_sample_that_does_not_fit_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*anything: object) -> torch.Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr(torch.Tensor, "index_select", full)
+    with pytest.raises(IrpruneError, match="a sample of 5 examples does not fit into memory"):
+        trainer().sample(model(tmp_path), 5, 0)
