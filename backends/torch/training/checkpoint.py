@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,15 @@ from irprune.atomic import replacing
 from irprune.errors import IrpruneError
 
 _FORMAT = 1
+_DAMAGED = (
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    pickle.UnpicklingError,
+)
 
 
 @dataclass
@@ -31,6 +41,15 @@ class Progress:
     """One row per epoch."""
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it (IrpruneError: that is not possible)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"cannot make this folder: {error.strerror}"
+        raise IrpruneError(reason, file=folder, mend="choose a writable folder") from error
+
+
 def save(
     path: Path,
     identity: str,
@@ -38,7 +57,7 @@ def save(
     optimizer: dict[str, Any],
     progress: Progress,
 ) -> None:
-    """Write a checkpoint, atomically."""
+    """Write a checkpoint, atomically (IrpruneError: the disk does not take it)."""
     content = {
         "format": _FORMAT,
         "identity": identity,
@@ -46,8 +65,10 @@ def save(
         "optimizer": optimizer,
         "progress": vars(progress),
     }
+    whole = io.BytesIO()  # torch, writing to a full disk, does not say that it is full
+    torch.save(content, whole)
     with replacing(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(whole.getbuffer())
 
 
 def load(path: Path, identity: str) -> tuple[dict[str, Any], dict[str, Any], Progress] | None:
@@ -58,24 +79,18 @@ def load(path: Path, identity: str) -> tuple[dict[str, Any], dict[str, Any], Pro
     """
     if not path.is_file():
         return None
-    mend = "remove it to start again"
+    reason, mend = "not a usable checkpoint", "remove it to start again"
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-        if found["format"] != _FORMAT:
-            raise ValueError(f"format {found['format']}")
+        usable = found["format"] == _FORMAT
         progress = Progress(**found["progress"])
         saved, module, optimizer = found["identity"], found["module"], found["optimizer"]
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        pickle.UnpicklingError,
-    ) as error:
-        reason = f"not a usable checkpoint: {str(error).splitlines()[0][:200]}"
+    except OSError as error:
+        raise IrpruneError(f"cannot read: {error.strerror}", file=path, mend=mend) from error
+    except _DAMAGED as error:  # torch's own advice is to execute what the file holds: not quoted
         raise IrpruneError(reason, file=path, mend=mend) from error
+    if not usable:
+        raise IrpruneError(f"{reason}: format {found['format']}", file=path, mend=mend)
     if saved != identity:
         reason = "the checkpoint was made by another recipe or for another network"
         raise IrpruneError(reason, file=path, mend=mend)

@@ -107,7 +107,7 @@ def train(job: Job) -> list[dict[str, float]]:
 class _Loop:
     def __init__(self, job: Job, fabric: Fabric) -> None:
         self.job, self.fabric, self.recipe = job, fabric, job.recipe
-        job.folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.make_folder(job.folder)
         self.path = job.folder / CHECKPOINT
         self.parts = batches_of(job.data.size("train"), job.recipe.batch, fabric.world_size)
         self.last = job.recipe.epochs if job.last is None else job.last

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from irprune.backends.torch import to_torch
+from irprune.backends.torch.training.checkpoint import make_folder
 from irprune.backends.torch.training.data import Data, Draw
 from irprune.backends.torch.training.data.source import check_fit, fingerprint
 from irprune.backends.torch.training.fresh import draw_weights
@@ -70,7 +71,7 @@ class TorchTrainer:
                 kept.update_from(module)
                 kept.save(folder / f"epoch-{epoch}.onnx")
 
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if first in keep:
             model.save(folder / f"epoch-{first}.onnx")
         job = Job(
