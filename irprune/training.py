@@ -48,8 +48,9 @@ class Differentiator(Protocol):
     ) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         """Return value and gradient of the named activations and initializers.
 
-        The loss is the cross-entropy of the first graph output ``(n, classes)``, summed over the
-        examples, in eval mode: the gradient of an activation is each example's own.
+        The loss is the cross-entropy of the first graph output ``(n, classes)``, or of the logits
+        before it where that is a Softmax, summed over the examples, in eval mode: the gradient of
+        an activation is each example's own.
         """
         ...
 

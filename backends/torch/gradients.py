@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from irprune.backends.torch import to_torch
+from irprune.backends.torch.logits import before_softmax
 from irprune.backends.torch.lowering.module import VALUES, Lowered
 from irprune.errors import IrpruneError
 from irprune.model import Model
@@ -61,7 +62,7 @@ class TorchDifferentiator:
 
     def _lowered(self, model: Model) -> Lowered:
         if self._last is None or self._last[0] is not model:
-            self._last = model, to_torch(model, inplace=False)
+            self._last = model, to_torch(before_softmax(model), inplace=False)
         return self._last[1]
 
 

@@ -37,4 +37,4 @@ def drawn(array: NDArray[Any], random: np.random.Generator) -> NDArray[Any]:
         made = 1 + 0.1 * np.abs(noise)
     else:
         made = 0.1 * noise
-    return made.astype(array.dtype)
+    return np.asarray(made, array.dtype)

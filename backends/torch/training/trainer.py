@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from irprune.backends.torch import to_torch
+from irprune.backends.torch.logits import before_softmax
+from irprune.backends.torch.lowering.module import Lowered
 from irprune.backends.torch.training.checkpoint import make_folder
 from irprune.backends.torch.training.data import Data, Draw
 from irprune.backends.torch.training.data.source import check_fit, fingerprint
@@ -63,7 +65,7 @@ class TorchTrainer:
         teacher: Model | None = None,
     ) -> Fitted:
         data = self.fitting(model)
-        module = to_torch(model)
+        module = _trained(model)
 
         def after_epoch(epoch: int) -> None:
             if epoch in keep:
@@ -82,7 +84,7 @@ class TorchTrainer:
             self._machine,
             first,
             last,
-            None if teacher is None else to_torch(teacher),
+            None if teacher is None else _trained(teacher),
             after_epoch,
             self._log,
             least=max(keep, default=0),
@@ -96,7 +98,7 @@ class TorchTrainer:
     def score(self, model: Model) -> Score:
         data, fabric = self.fitting(model), fabric_of(self._machine)
         with naming(model.provenance.path), memory_for("the network", "take a smaller network"):
-            module = fabric.setup_module(to_torch(model))
+            module = fabric.setup_module(_trained(model))
             score = Scoring(data, fabric, self._machine, self._log).of(module)
             if not isfinite(score.loss):
                 mend = "train it with a lower learning rate, or mend weights that are not finite"
@@ -148,6 +150,11 @@ def _classes(value: ir.Value) -> int | None:
         raise IrpruneError(reason, mend="end the model with (n, classes) logits")
     last = None if dims is None else dims[1]
     return last if isinstance(last, int) else None
+
+
+def _trained(model: Model) -> Lowered:
+    """Return the network whose first output are logits."""
+    return to_torch(before_softmax(model))
 
 
 def _alone(recipe: Recipe) -> Recipe:

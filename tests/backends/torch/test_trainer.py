@@ -109,3 +109,14 @@ def test_a_sample_that_does_not_fit_into_memory(
     monkeypatch.setattr(torch.Tensor, "index_select", full)
     with pytest.raises(IrpruneError, match="a sample of 5 examples does not fit into memory"):
         trainer().sample(model(tmp_path), 5, 0)
+
+
+def test_probabilities_are_trained_by_the_logits_before_them(tmp_path: Path) -> None:
+    ends = ("y = MatMul(x, w)", "l = MatMul(x, w) y = Softmax(l)")
+    plain, soft = (model(tmp_path, nodes) for nodes in ends)
+    scores = [trainer().fit(each, tmp_path / str(n)).score for n, each in enumerate((plain, soft))]
+    assert scores[0] == scores[1] == trainer().score(soft)
+    assert [node.op_type for node in soft.ir.graph] == ["MatMul", "Softmax"]
+    held = [each.ir.graph.initializers["w"].const_value for each in (plain, soft)]
+    assert held[0] is not None and held[1] is not None
+    np.testing.assert_array_equal(held[0].numpy(), held[1].numpy())
