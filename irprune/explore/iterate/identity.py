@@ -57,8 +57,8 @@ def claim(folder: Path, mine: Identity, log: Callable[[str], None]) -> None:
         reason = f"the folder holds another run: {', '.join(changed)} differ"
         raise IrpruneError(reason, file=path, mend=_mend(changed))
     if missing:
-        log(f"iterate: {path} did not tell {' and '.join(missing)}; noted as they are now")
         _note(path, found | missing)
+        log(f"iterate: {path} did not tell {' and '.join(missing)}; noted as they are now")
 
 
 def check_base(base: Path, mine: Identity) -> None:
