@@ -73,9 +73,7 @@ class Iteration:
     @cached_property
     def _given(self) -> Model:
         """The network, normalised."""
-        given = api.run("normalize", self.model, verify=False).model
-        given.base = given.plan = None
-        return given
+        return api.run("normalize", self.model, verify=False).model
 
     @cached_property
     def _identity(self) -> Identity:
