@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from irprune.roles import Role, roles
 
 
-def draw_weights(model: ir.Model, seed: int) -> None:
+def draw_initializers(model: ir.Model, seed: int) -> None:
     """Replace what trains, and running statistics, in place."""
     random = np.random.default_rng(seed)
     for value, role in roles(model.graph).items():

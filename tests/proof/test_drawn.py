@@ -9,7 +9,7 @@ from strategies import Net, compacted, random_keep
 from irprune import api
 from irprune.channels import analyse
 from irprune.model import Model
-from irprune.proof.drawn import draw_weights
+from irprune.proof.drawn import draw_initializers
 
 
 def _dead() -> Model:
@@ -35,7 +35,7 @@ def test_a_dead_layer_is_proved_with_other_weights() -> None:
     channels = analyse(model.ir.graph)
     plan = channels.plan(random_keep(channels, 1))
     assert api.verify(model, compacted(model, plan), plan).verdict == "inconclusive"
-    draw_weights(model.ir, 3)
+    draw_initializers(model.ir, 3)
     assert api.verify(model, compacted(model, plan), plan).verdict == "proved"
 
 
@@ -43,12 +43,12 @@ def test_a_dead_layer_is_proved_with_other_weights() -> None:
 def test_what_trains_is_drawn_and_nothing_else(seed: int) -> None:
     model = _dead()
     before = _numbers(model)
-    draw_weights(model.ir, seed)
+    draw_initializers(model.ir, seed)
     after = _numbers(model)
     for name, numbers in before.items():
         assert (after[name].dtype, after[name].shape) == (numbers.dtype, numbers.shape)
         assert (after[name] == numbers).all() == (name == "most")
     again = _dead()
-    draw_weights(again.ir, seed)
+    draw_initializers(again.ir, seed)
     for name, numbers in _numbers(again).items():
         np.testing.assert_array_equal(numbers, after[name])

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from irprune.errors import IrpruneError
 from irprune.explore.iterate.config import Config, DataSet, read_config
 
 if TYPE_CHECKING:
+    from irprune.explore.iterate.records import Record
     from irprune.model import Model
     from irprune.passbase import Context
     from irprune.training import Trainer
@@ -32,7 +33,7 @@ def iterate(
     trainer: Trainer | None = None,
     model: Model | None = None,
     log: Callable[[str], None] = lambda message: None,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Run, or go on with, an iterative pruning; write models, records and report into `folder`.
 
     Args:

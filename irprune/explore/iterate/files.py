@@ -14,24 +14,6 @@ from irprune.errors import IrpruneError
 from irprune.model import Model
 from irprune.plan import Plan
 
-Record = dict[str, Any]
-_SELECTION = ("threshold", "removed")
-_NUMBERS = (
-    "round",
-    "accuracy",
-    "loss",
-    *_SELECTION,
-    "params",
-    "params_paper",
-    "compression_physical",
-    "compression_paper",
-    "macs",
-    "weight_bytes",
-    "threshold_params",
-    "stability",
-)
-_OTHERS = ("threshold_kind", "widths", "latency_s")
-
 
 @contextmanager
 def writable(folder: Path) -> Iterator[None]:
@@ -59,7 +41,7 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def read_json(path: Path, mend: str) -> Record:
+def read_json(path: Path, mend: str) -> dict[str, Any]:
     """Return the object that a JSON file holds (IrpruneError: none)."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -67,27 +49,6 @@ def read_json(path: Path, mend: str) -> Record:
         raise IrpruneError(f"cannot read: {error}", file=path, mend=mend) from error
     if not isinstance(found, dict):
         raise IrpruneError("is no JSON object", file=path, mend=mend)
-    return found
-
-
-def read_record(path: Path) -> Record:
-    """Return the record of a round (IrpruneError: it is none)."""
-    mend = "remove it: the round is then done again"
-    found = read_json(path, mend)
-    missing = [key for key in _OTHERS if key not in found] + _no_numbers(found, _NUMBERS)
-    if missing or not isinstance(found["widths"], dict):
-        reason = f"is no record of a round: {', '.join(missing or ['widths'])} missing or no number"
-        raise IrpruneError(reason, file=path, mend=mend)
-    return found
-
-
-def read_selection(path: Path) -> Record:
-    """Return what a round removes, in numbers (IrpruneError: it is not told)."""
-    found = read_json(path, _again(path))
-    missing = _no_numbers(found, _SELECTION)
-    if missing:
-        reason = f"tells no {' and no '.join(missing)}"
-        raise IrpruneError(reason, file=path, mend=_again(path))
     return found
 
 
@@ -103,19 +64,16 @@ def load_plan(path: Path) -> Plan:
         return Plan.load(path)
 
 
-def _no_numbers(found: Record, keys: tuple[str, ...]) -> list[str]:
-    return [key for key in keys if type(found.get(key)) not in (int, float)]
-
-
 @contextmanager
 def _mended(path: Path) -> Iterator[None]:
     """Let errors say how a file that the run itself wrote comes back."""
     try:
         yield
     except IrpruneError as error:
-        error.mend = _again(path)
+        error.mend = again(path)
         raise
 
 
-def _again(path: Path) -> str:
+def again(path: Path) -> str:
+    """Return how a file that the run itself wrote comes back."""
     return f"remove the folder {path.parent}: the round is then done again"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from irprune.atomic import write_text
 from irprune.explore.iterate.config import Config
 from irprune.explore.iterate.measure import pareto
-
-Record = Mapping[str, Any]
+from irprune.explore.iterate.records import Record
 
 
 def write_report(config: Config, records: Sequence[Record], folder: Path) -> None:

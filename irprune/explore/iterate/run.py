@@ -24,16 +24,9 @@ from irprune.cost import Cost
 from irprune.errors import CheckFailed, IrpruneError
 from irprune.explore.iterate import measure
 from irprune.explore.iterate.config import Config
-from irprune.explore.iterate.files import (
-    Record,
-    alone,
-    load_model,
-    load_plan,
-    read_record,
-    read_selection,
-    writable,
-)
+from irprune.explore.iterate.files import alone, load_model, load_plan, writable
 from irprune.explore.iterate.identity import Identity, check_base, claim, identity_of
+from irprune.explore.iterate.records import Record, Selection, read_record, read_selection
 from irprune.explore.iterate.report import write_report
 from irprune.explore.iterate.selection import Scoring
 from irprune.fingerprint import structure_hash
@@ -42,7 +35,7 @@ from irprune.passbase import Context
 from irprune.passes.compact import compact_graph
 from irprune.passes.rounds import next_threshold
 from irprune.plan import Plan
-from irprune.proof.drawn import draw_weights
+from irprune.proof.drawn import draw_initializers
 from irprune.protocols import BenchSettings
 from irprune.shapes import infer
 from irprune.training import Score, Trainer
@@ -100,7 +93,8 @@ class Iteration:
         loss = first["accuracy"] - last["accuracy"]
         if wanted.accuracy_loss is not None and loss > wanted.accuracy_loss:
             return f"accuracy is {loss:.4f} below the original's"
-        reached = last[f"compression_{wanted.counting}"]
+        counted = {"paper": last["compression_paper"], "physical": last["compression_physical"]}
+        reached = counted[wanted.counting]
         if wanted.compression is not None and reached >= wanted.compression:
             return f"compression is {reached:.2f}"
         return None
@@ -133,7 +127,7 @@ class Iteration:
         infer(model.ir)
         model.save(folder / "model.onnx")
         Plan.empty().save(folder / "plan.json")
-        chosen = {"threshold": 0.0, "removed": 0}
+        chosen = Selection(threshold=0.0, removed=0)
         return self._done([self._record(0, model, Plan.empty(), chosen, score)])
 
     def _start(self) -> Model:
@@ -176,8 +170,8 @@ class Iteration:
         if self.config.rewind.what == "weights" and not chosen["removed"] and alike:
             # The same weights from epoch k, the same order of examples: the same network.
             load_model(self._at(number - 1) / "model.onnx").save(folder / "model.onnx")
-            same = {"round": number, "threshold": chosen["threshold"], "removed": 0}
-            return self._done([*records, records[-1] | same])
+            same = Record(**{**records[-1], **chosen, "round": number})
+            return self._done([*records, same])
         model = self._rewound(number, plan)
         self.log(
             f"iterate: round {number}: {chosen['removed']} filters less, "
@@ -217,7 +211,7 @@ class Iteration:
             base_structure=structure_hash(base.ir),
         )
         step.save(folder / "step.json")
-        chosen = {"threshold": threshold, "removed": int((~keep).sum())}
+        chosen = Selection(threshold=threshold, removed=int((~keep).sum()))
         write_text(folder / "selection.json", json.dumps(chosen) + "\n")
         plan.save(folder / "plan.json")
         return None
@@ -247,7 +241,7 @@ class Iteration:
         if proof.verdict == "inconclusive":
             self.log(f"iterate: round {number}: proved with weights drawn anew: {proof.reason}")
             other = source.clone()
-            draw_weights(other.ir, settings.seed)
+            draw_initializers(other.ir, settings.seed)
             proof = api.verify(other, _compacted(other, cut), cut, settings=settings)
         if proof.verdict != "proved":
             raise CheckFailed(
@@ -259,7 +253,7 @@ class Iteration:
     # Records
 
     def _record(
-        self, number: int, model: Model, plan: Plan, chosen: Record, score: Score
+        self, number: int, model: Model, plan: Plan, chosen: Selection, score: Score
     ) -> Record:
         base, channels = self._base
         original = self.context.get(Cost(), base).full()
@@ -268,23 +262,24 @@ class Iteration:
         kind = measure.threshold_kind(channels)
         whole = measure.own_parameters(channels, Plan.empty())
         own = measure.own_parameters(channels, plan)
-        return {
-            "round": number,
-            "accuracy": score.accuracy,
-            "loss": score.loss,
-            **chosen,
-            "params": costs.params,
-            "params_paper": own,
-            "compression_physical": original.params / costs.params,
-            "compression_paper": whole / own,
-            "macs": costs.macs,
-            "weight_bytes": costs.weight_bytes,
-            "threshold_kind": kind,
-            "threshold_params": measure.own_parameters(channels, plan, kind),
-            "stability": measure.stability(base, model, plan),
-            "widths": measure.widths(channels, plan),
-            "latency_s": self._latency(number),
-        }
+        return Record(
+            round=number,
+            accuracy=score.accuracy,
+            loss=score.loss,
+            threshold=chosen["threshold"],
+            removed=chosen["removed"],
+            params=costs.params,
+            params_paper=own,
+            compression_physical=original.params / costs.params,
+            compression_paper=whole / own,
+            macs=costs.macs,
+            weight_bytes=costs.weight_bytes,
+            threshold_kind=kind,
+            threshold_params=measure.own_parameters(channels, plan, kind),
+            stability=measure.stability(base, model, plan),
+            widths=measure.widths(channels, plan),
+            latency_s=self._latency(number),
+        )
 
     def _done(self, records: list[Record]) -> Record:
         """Write the last record, by which its round is done, and a report of all; return it."""

@@ -19,7 +19,11 @@ from irprune import IrpruneError, Model
         ("round-001/record.json", b"{", "cannot read.*; remove it"),
         ("round-001/record.json", b"\xff", "cannot read.*; remove it"),
         ("round-001/record.json", b"{}", "no record of a round.*accuracy.*; remove it"),
-        ("round-002/selection.json", b"{}", "no threshold and no removed; remove the folder"),
+        (
+            "round-002/selection.json",
+            b"{}",
+            "no selection.*threshold, removed missing.*; remove the folder",
+        ),
         ("round-002/selection.json", None, "cannot read.*; remove the folder"),
         ("round-002/plan.json", b"\xff", "; remove the folder"),
         ("round-001/model.onnx", None, "; remove the folder"),
