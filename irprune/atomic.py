@@ -41,6 +41,15 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it (IrpruneError: that is not possible)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"cannot make this folder: {error.strerror}"
+        raise IrpruneError(reason, file=folder, mend="choose a writable folder") from error
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -41,15 +41,6 @@ class Progress:
     """One row per epoch."""
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it (IrpruneError: that is not possible)."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = f"cannot make this folder: {error.strerror}"
-        raise IrpruneError(reason, file=folder, mend="choose a writable folder") from error
-
-
 def save(
     path: Path,
     identity: str,

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from tqdm import tqdm
 
+from irprune.atomic import make_folder
 from irprune.backends.torch.training import checkpoint
 from irprune.backends.torch.training.checkpoint import Progress
 from irprune.backends.torch.training.data import Data, Draw
@@ -107,7 +108,7 @@ def train(job: Job) -> list[dict[str, float]]:
 class _Loop:
     def __init__(self, job: Job, fabric: Fabric) -> None:
         self.job, self.fabric, self.recipe = job, fabric, job.recipe
-        checkpoint.make_folder(job.folder)
+        make_folder(job.folder)
         self.path = job.folder / CHECKPOINT
         self.parts = batches_of(job.data.size("train"), job.recipe.batch, fabric.world_size)
         self.last = job.recipe.epochs if job.last is None else job.last
@@ -196,7 +197,7 @@ class _Loop:
         draws = [
             Draw(
                 order[start:end][fabric.global_rank :: fabric.world_size],
-                seed_of(recipe, first + i),
+                seed_of(recipe, first + i, fabric.global_rank),
             )
             for i, (start, end) in enumerate(parts)
         ]
@@ -298,9 +299,11 @@ def _length(recipe: Recipe, each: int) -> int:
 def seed_of(recipe: Recipe, step: int, process: int = 0) -> int:
     """Return the seed of a step in a process.
 
-    The lower half, which is all that torch draws by on a CPU, tells steps and processes apart.
+    Recipe, step and process are mixed into the lower half, which is all that torch draws by on a
+    CPU.
     """
-    return (recipe.seed << 32) + (process << 24) + step
+    sequence = np.random.SeedSequence((recipe.seed, process, step))
+    return int(sequence.generate_state(1, np.uint64)[0])
 
 
 def identity_of(job: Job) -> str:

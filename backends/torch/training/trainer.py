@@ -13,10 +13,10 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 
+from irprune.atomic import make_folder
 from irprune.backends.torch import to_torch
 from irprune.backends.torch.logits import before_softmax
 from irprune.backends.torch.lowering.module import Lowered
-from irprune.backends.torch.training.checkpoint import make_folder
 from irprune.backends.torch.training.data import Data, Draw
 from irprune.backends.torch.training.data.source import check_fit, fingerprint
 from irprune.backends.torch.training.fresh import draw_weights

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from irprune.atomic import make_folder
 from irprune.backends.torch.training import checkpoint
 from irprune.backends.torch.training.checkpoint import Progress
 from irprune.backends.torch.training.log import TrainingLog
@@ -84,6 +85,6 @@ def test_folders_that_cannot_be_made_are_named(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").write_text("")
     for folder in (tmp_path / "tensorboard", tmp_path / "tensorboard" / "below"):
         with pytest.raises(IrpruneError, match=f"{folder}: cannot make this folder"):
-            checkpoint.make_folder(folder)
+            make_folder(folder)
     with pytest.raises(IrpruneError, match="tensorboard: cannot write here"):
         TrainingLog(tmp_path, 0, True)

@@ -275,11 +275,15 @@ def test_no_process_gets_a_single_example(
     assert [end - start for start, end in batches_of(size, batch, processes)] == sizes
 
 
-def test_steps_and_processes_draw_apart() -> None:
+def test_recipes_steps_and_processes_draw_apart() -> None:
     """By the lower half of the seed, which is all that torch takes on a CPU."""
-    seeds = {seed_of(replace(RECIPE, seed=3), s, p) % 2**32 for s in range(50) for p in range(8)}
-    assert len(seeds) == 400
-    assert seed_of(replace(RECIPE, seed=3), 7) == (3 << 32) + 7
+    drawn = {
+        seed_of(replace(RECIPE, seed=seed), step, process) % 2**32
+        for seed in range(4)
+        for step in range(50)
+        for process in range(8)
+    }
+    assert len(drawn) == 4 * 50 * 8
 
 
 def test_batches_reach_every_process() -> None:

@@ -20,7 +20,7 @@ Split = Literal["train", "test"]
 class Draw:
     """One batch to fetch: which examples, and the seed of their augmentation (None: as they are).
 
-    The seed depends on the step alone, so a resumed run sees the same pictures.
+    The seed depends on recipe, step and process alone: a resumed run sees the same pictures.
     """
 
     indices: NDArray[np.int64]
