@@ -17,7 +17,8 @@ from irprune.labels import PINNED, Axis, Labelled, Labels, Rows
 from irprune.ops import rule_for
 from irprune.passbase import Analysis
 from irprune.plan import Balanced, Kept, Mask, Plan
-from irprune.walk import Heads, PinRecord, Walk, describe, dims_of
+from irprune.queries import describe, dims_of
+from irprune.walk import Heads, PinRecord, Walk
 
 if TYPE_CHECKING:
     from irprune.model import Model

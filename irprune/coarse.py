@@ -9,7 +9,7 @@ import numpy as np
 
 from irprune.channels import Channels
 from irprune.groups import Group
-from irprune.walk import describe
+from irprune.queries import describe
 
 
 @dataclass

@@ -17,7 +17,7 @@ from irprune.ops import rule_for
 from irprune.ops.rule import Size
 from irprune.passbase import Analysis
 from irprune.plan import Mask, Plan, count
-from irprune.walk import dims_of
+from irprune.queries import dims_of
 
 if TYPE_CHECKING:
     from irprune.model import Model

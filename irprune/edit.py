@@ -13,7 +13,7 @@ import onnx_ir as ir
 from irprune.elements import elements_of
 from irprune.names import Names
 from irprune.plan import Kept, Mask, Plan, first_row
-from irprune.walk import constant_of, dims_of
+from irprune.queries import constant_of, dims_of
 
 
 class Edit:

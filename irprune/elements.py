@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from irprune.walk import constant_of, dims_of
+from irprune.queries import constant_of, dims_of
 
 
 def elements_of(value: ir.Value | None) -> list[int | None] | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from irprune.errors import IrpruneError
-from irprune.norms import NORMS, find_norms
+from irprune.norms import INEXACT, NORMS, find_norms
 from irprune.ops import rule_for, rules
 from irprune.ops.rule import Rule
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irprune.plan import Plan
-
-INEXACT = "inexact"
-"""In ``allow``: every inexact op."""
 
 
 def names() -> list[str]:

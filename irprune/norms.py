@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from irprune.ops.reduce import reduced_axes
+from irprune.queries import constant_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+INEXACT = "inexact"
+"""In a policy's ``allow``: every inexact op."""
 NORMS = ("GroupNormalization", "LayerNormalization", "LpNormalization", "RMSNormalization")
 """The recognised norms, named like the ops that compute them in one node."""
 
@@ -124,7 +127,5 @@ def _readers(value: ir.Value, *kinds: str) -> Iterator[ir.Node]:
 
 def _number(value: ir.Value | None) -> float | None:
     """Return the number that a constant of one element holds."""
-    if value is None or value.const_value is None or not value.is_initializer():
-        return None
-    array = value.const_value.numpy()
-    return float(array.reshape(())) if array.size == 1 else None
+    array = constant_of(value)
+    return float(array.reshape(())) if array is not None and array.size == 1 else None

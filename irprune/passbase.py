@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
+from irprune.errors import IrpruneError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -41,6 +43,15 @@ class Pass:
     def run(self, model: Model, context: Context) -> dict[str, Any]:
         """Apply the pass to `model` in place; return what changed, fit for JSON (`{}`: nothing)."""
         raise NotImplementedError
+
+
+def require_full_width(model: Model, name: str) -> None:
+    """Raise IrpruneError where channels of `model` are selected for removal or already gone."""
+    if model.plan is not None or model.pending is not None:
+        raise IrpruneError(
+            f"pass `{name}` edits the graph that the plan refers to",
+            mend=f"place `{name}` before `prune`",
+        )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from irprune.cost import Cost
 from irprune.errors import IrpruneError
 from irprune.groups import Groups
 from irprune.labels import Rows
-from irprune.walk import dims_of
+from irprune.queries import dims_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir

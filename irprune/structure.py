@@ -10,8 +10,8 @@ import onnx_ir as ir
 from irprune.errors import IrpruneError
 from irprune.model import check_graph
 from irprune.proof.reference import check_plan
+from irprune.queries import dims_of
 from irprune.shapes import inferred
-from irprune.walk import dims_of
 
 if TYPE_CHECKING:
     from irprune.model import Model

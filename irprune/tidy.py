@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from irprune.errors import IrpruneError
 from irprune.names import graphs_of
 
-if TYPE_CHECKING:
-    from irprune.model import Model
-
 _OMITTED = ""
-
-
-def require_full_width(model: Model, name: str) -> None:
-    """Raise IrpruneError where channels of `model` are selected for removal or already gone."""
-    if model.plan is not None or model.pending is not None:
-        raise IrpruneError(
-            f"pass `{name}` edits the graph that the plan refers to",
-            mend=f"place `{name}` before `prune`",
-        )
 
 
 def is_used(node: ir.Node) -> bool:

@@ -16,12 +16,11 @@ import onnx_ir as ir
 
 from irprune.balance import settled
 from irprune.errors import IrpruneError
-from irprune.inexact import INEXACT
 from irprune.labels import PINNED, Axis, Labelled, Labels, Rows, UnionFind, ids_of
-from irprune.norms import Norm, find_norms
+from irprune.norms import INEXACT, Norm, find_norms
 from irprune.ops import bodies, rule_for
+from irprune.queries import Dim, constant_of, describe, dims_of
 
-Dim = int | str | None
 ROWS_SINCE = 11
 """Opset from which on the proof can gather what each row keeps (GatherND)."""
 Heads = Literal["inner", "whole"]
@@ -60,18 +59,6 @@ class Choice:
 
     chosen: int
     candidates: dict[int, list[Labels]] = field(default_factory=dict)
-
-
-def dims_of(value: ir.Value) -> list[Dim] | None:
-    """Return the dimensions of a value (int, symbol, or None where unknown); None without rank."""
-    if value.shape is None:
-        return None
-    return [d if isinstance(d, int) else d.value for d in value.shape.dims]
-
-
-def describe(node: ir.Node) -> str:
-    """Return how messages name a node: its name and op type."""
-    return f"{node.name or '(unnamed)'} ({node.op_type})"
 
 
 class Walk:
@@ -376,13 +363,3 @@ def _same_rows(left: Labels | Rows, right: Labels | Rows) -> bool:
 
 def _zeros(dim: Dim) -> Axis:
     return np.full(dim, PINNED, dtype=np.int64) if isinstance(dim, int) else None
-
-
-def constant_of(value: ir.Value | None) -> np.ndarray | None:
-    """Return the numbers of an initializer, or None for anything else."""
-    if value is None or value.const_value is None or not value.is_initializer():
-        return None
-    return value.const_value.numpy()
-
-
-__all__ = ["Choice", "Dim", "Heads", "Link", "PinRecord", "Walk", "constant_of", "dims_of"]

@@ -19,8 +19,8 @@ from irprune.facts.remains import Remains
 from irprune.names import Names
 from irprune.plan import Balanced, Plan, count, take
 from irprune.proof.probe import HALF, promote
+from irprune.queries import constant_of, dims_of
 from irprune.tidy import add_initializer, is_used, only_use, take_over
-from irprune.walk import constant_of, dims_of
 
 _IR_VERSION = 8
 

@@ -14,7 +14,7 @@ from irprune.ops import rule_for
 from irprune.passbase import Context, Pass
 from irprune.passes.branches import remove_branches, remove_parts
 from irprune.plan import Balanced, Kept, Plan, count, take
-from irprune.walk import dims_of
+from irprune.queries import dims_of
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from irprune.errors import IrpruneError
-from irprune.passbase import Context, Pass, option
+from irprune.passbase import Context, Pass, option, require_full_width
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -31,9 +31,9 @@ class ConvertOpset(Pass):
             IrpruneError: no opset is given, channels are already selected or removed, the model
                 has functions, or onnx lacks an adapter of an op or does not know the opset.
         """
-        from irprune import names, shapes, tidy
+        from irprune import names, shapes
 
-        tidy.require_full_width(model, self.name)
+        require_full_width(model, self.name)
         if self.to is None:
             raise IrpruneError(f"`{self.name}` needs an opset", mend="write convert-opset{to=18}")
         before = model.ir.opset_imports.get("", 0)

@@ -23,10 +23,10 @@ from irprune.facts.linear import is_constant
 from irprune.facts.liveness import Liveness, Policy, Read, reads_of
 from irprune.facts.masks import fold_masks
 from irprune.ops import rule_for
-from irprune.passbase import Context, Pass, option
+from irprune.passbase import Context, Pass, option, require_full_width
 from irprune.plan import Mask
-from irprune.tidy import require_full_width
-from irprune.walk import Heads, constant_of
+from irprune.queries import constant_of
+from irprune.walk import Heads
 
 if TYPE_CHECKING:
     from irprune.model import Model

@@ -12,16 +12,15 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from irprune.names import Names
-from irprune.passbase import Context, Pass
+from irprune.passbase import Context, Pass, require_full_width
+from irprune.queries import constant_of
 from irprune.tidy import (
     add_initializer,
     only_use,
     remove_dead,
-    require_full_width,
     single_output,
     take_over,
 )
-from irprune.walk import constant_of
 
 if TYPE_CHECKING:
     from irprune.model import Model

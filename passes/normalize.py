@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from irprune.errors import IrpruneError
-from irprune.passbase import Context, Pass
+from irprune.passbase import Context, Pass, require_full_width
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -32,7 +32,7 @@ class Normalize(Pass):
         from irprune import names, tidy
         from irprune.folding import constants, plain
 
-        tidy.require_full_width(model, self.name)
+        require_full_width(model, self.name)
         _require_opset(model.ir)
         parameters = plain.named_weights(model.ir.graph)
         counts = {

@@ -48,7 +48,8 @@ from strategies import Net, check_random_plan, ties
 
 from irprune import api
 from irprune.model import Model
-from irprune.walk import Heads, constant_of
+from irprune.queries import constant_of
+from irprune.walk import Heads
 
 WHOLE = [1, 1, 1, 2, 2, 2]
 """Classes of a projection whose heads go as a whole."""

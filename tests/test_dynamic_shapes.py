@@ -21,7 +21,7 @@ from irprune.passbase import Context
 from irprune.pipeline.manager import run_passes
 from irprune.plan import Plan
 from irprune.proof.prover import prove
-from irprune.walk import constant_of
+from irprune.queries import constant_of
 
 Shape = tuple[int, ...]
 

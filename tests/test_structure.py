@@ -12,9 +12,9 @@ from irprune.errors import IrpruneError
 from irprune.model import Model
 from irprune.passbase import Context
 from irprune.plan import Plan
+from irprune.queries import dims_of
 from irprune.shapes import infer
 from irprune.structure import check
-from irprune.walk import dims_of
 
 
 def _net(batch: int | str = "N") -> Model:

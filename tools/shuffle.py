@@ -22,7 +22,7 @@ from randomize import randomize
 from irprune import api
 from irprune.passbase import Context
 from irprune.passes.normalize import Normalize
-from irprune.walk import constant_of, dims_of
+from irprune.queries import constant_of, dims_of
 
 RATIO = 0.5
 PASSING = ("BatchNormalization", "Clip", "HardSwish", "LeakyRelu", "Relu")

@@ -4,7 +4,7 @@ otherwise be taken of probabilities, whose gradients vanish."""
 from __future__ import annotations
 
 from irprune.model import Model
-from irprune.walk import dims_of
+from irprune.queries import dims_of
 
 
 def before_softmax(model: Model) -> Model:

@@ -8,8 +8,8 @@ import onnx_ir as ir
 
 from irprune.facts.linear import Linear, is_constant
 from irprune.names import Names
+from irprune.queries import constant_of, dims_of
 from irprune.tidy import add_initializer, only_use
-from irprune.walk import constant_of, dims_of
 
 Sums = npt.NDArray[np.float64]
 

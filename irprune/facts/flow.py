@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from irprune.facts.domain import MOST_SLICES, Array, Facts, digest
 from irprune.facts.linear import Linear, linear_of
-from irprune.walk import Dim, constant_of, dims_of
+from irprune.queries import Dim, constant_of, dims_of
 
 Transfer = Callable[[ir.Node, "Flow"], Sequence["Facts | None"]]
 """Returns facts about each output of a node; None: nothing is known about it."""

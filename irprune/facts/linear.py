@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irprune.facts.domain import Array, Mask
-from irprune.walk import constant_of
+from irprune.queries import constant_of
 
 
 @dataclass(frozen=True)

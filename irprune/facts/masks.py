@@ -6,8 +6,8 @@ import onnx_ir as ir
 
 from irprune.folding.constants import evaluate
 from irprune.ops.elementwise import Elementwise
+from irprune.queries import constant_of
 from irprune.tidy import add_initializer
-from irprune.walk import constant_of
 
 
 def fold_masks(graph: ir.Graph) -> int:

@@ -14,7 +14,7 @@ from irprune.facts.flow import constants, identity
 from irprune.ops.pad import pads_of
 from irprune.ops.reshape import segments
 from irprune.ops.slice import slices_of
-from irprune.walk import Dim, constant_of
+from irprune.queries import Dim, constant_of
 
 if TYPE_CHECKING:
     from irprune.facts.flow import Flow, Transfer

@@ -12,7 +12,7 @@ from irprune.facts.domain import Array, Facts, Mask, chain, digest
 from irprune.facts.flow import dtype_of, identity
 from irprune.folding.constants import evaluate
 from irprune.ops.elementwise import Elementwise
-from irprune.walk import Dim, constant_of
+from irprune.queries import Dim, constant_of
 
 if TYPE_CHECKING:
     from irprune.facts.flow import Flow, Transfer

@@ -20,7 +20,7 @@ from irprune.facts.flow import Flow, dtype_of
 from irprune.ops import bodies, rule_for
 from irprune.ops.elementwise import Elementwise
 from irprune.plan import Plan, count, raised
-from irprune.walk import Dim, describe, dims_of
+from irprune.queries import Dim, describe, dims_of
 
 _BIASED = ("Conv", "ConvTranspose", "Gemm")
 _PLAIN_SUMS = ("Einsum", "MatMul", "ReduceSum")

@@ -24,8 +24,8 @@ from irprune.folding.values import (
     partial_of,
     partial_outputs,
 )
+from irprune.queries import describe
 from irprune.shapes import anonymous
-from irprune.walk import describe
 
 MOST_ELEMENTS = 1 << 10
 """Constants up to this many elements are folded."""

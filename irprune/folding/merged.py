@@ -16,8 +16,8 @@ import onnx_ir as ir
 
 from irprune.names import Names
 from irprune.ops.reshape import segments
+from irprune.queries import Dim, dims_of
 from irprune.tidy import add_initializer, only_use, take_over
-from irprune.walk import Dim, dims_of
 
 _COPY, _REST = 0, -1
 

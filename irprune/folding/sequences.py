@@ -15,8 +15,8 @@ import onnx_ir as ir
 
 from irprune.names import Names
 from irprune.ops.rule import opset_of
+from irprune.queries import constant_of, dims_of
 from irprune.tidy import add_initializer, bypass, take_over
-from irprune.walk import constant_of, dims_of
 
 _LISTS = 13
 """The first opset that takes sizes and axes as inputs."""

@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from irprune.names import Names
+from irprune.queries import Dim, constant_of, dims_of
 from irprune.tidy import add_initializer, take_over
-from irprune.walk import Dim, constant_of, dims_of
 
 _DEEPEST = 32
 """Nodes between an index and the Range behind it, at most."""

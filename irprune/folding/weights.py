@@ -15,8 +15,8 @@ import onnx_ir as ir
 from irprune.folding.constants import evaluate
 from irprune.names import Names
 from irprune.ops import bodies, rule_for
+from irprune.queries import constant_of, describe, dims_of
 from irprune.tidy import add_initializer
-from irprune.walk import constant_of, describe, dims_of
 
 _MOVES = frozenset(
     (

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irprune.edit import Edit
-    from irprune.walk import Dim, Walk
+    from irprune.queries import Dim
+    from irprune.walk import Walk
 
 Segment = tuple[range, range]
 """Consecutive input axes that hold the same positions as consecutive output axes."""

@@ -12,7 +12,8 @@ from irprune.ops.rule import Rule
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from irprune.walk import Dim, Walk
+    from irprune.queries import Dim
+    from irprune.walk import Walk
 
 
 class Transpose(Rule):

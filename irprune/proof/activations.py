@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from irprune.plan import Kept
-from irprune.walk import Dim, dims_of
+from irprune.queries import Dim, dims_of
 
 _LENGTHS = frozenset(("Shape", "Size"))
 _POINTER = 8

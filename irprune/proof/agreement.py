@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from irprune.plan import Plan, count, take
 from irprune.proof.feeds import graph_inputs
 from irprune.proof.reference import named_values
-from irprune.walk import Dim, describe, dims_of
+from irprune.queries import Dim, describe, dims_of
 
 _INTEGERS = (ir.AttributeType.INT, ir.AttributeType.INTS)
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)

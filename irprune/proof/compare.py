@@ -32,7 +32,7 @@ from irprune.proof.probe import (
 )
 from irprune.proof.reference import masked_reference
 from irprune.protocols import RunnerCrashed, RunnerError
-from irprune.walk import constant_of
+from irprune.queries import constant_of
 
 if TYPE_CHECKING:
     from irprune.passbase import Context

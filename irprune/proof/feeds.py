@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from irprune.errors import IrpruneError
 from irprune.ops import rule_for
-from irprune.walk import constant_of, dims_of
+from irprune.queries import constant_of, dims_of
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]

@@ -17,7 +17,7 @@ from irprune.names import Names
 from irprune.ops import rule_for
 from irprune.ops.rule import Statistic
 from irprune.plan import Balanced, Kept, Mask, Plan, count
-from irprune.walk import describe
+from irprune.queries import describe
 
 _PADS_INPUT_SINCE = 11
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from irprune.ops import rule_for
 from irprune.plan import Plan
-from irprune.walk import constant_of
+from irprune.queries import constant_of
 
 _MOST_ELEMENTS = 1 << 24
 """Larger weights are mutated only where there are no smaller ones: they are slow to replace."""

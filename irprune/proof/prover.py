@@ -35,8 +35,8 @@ from irprune.proof import agreement
 from irprune.proof.compare import Comparison, Errors, Unfinished
 from irprune.proof.feeds import describe_feeds
 from irprune.proof.reference import check_plan
+from irprune.queries import describe
 from irprune.shapes import infer
-from irprune.walk import describe
 
 if TYPE_CHECKING:
     import onnx_ir as ir

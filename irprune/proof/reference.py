@@ -20,7 +20,7 @@ from irprune.ops import bodies, rule_for
 from irprune.ops.rule import Contraction
 from irprune.plan import Balanced, Kept, Mask, Plan, count, raised, take
 from irprune.proof.gathered import Gatherer
-from irprune.walk import Dim, describe, dims_of
+from irprune.queries import Dim, describe, dims_of
 
 _WHERE_SINCE = 9
 _OTHER = "apply the plan to the graph that it was made on"

@@ -14,7 +14,7 @@ from irprune.facts.remains import Remains
 from irprune.groups import Group
 from irprune.passes.choice.selection import Candidate
 from irprune.plan import Mask
-from irprune.walk import describe
+from irprune.queries import describe
 
 
 class Emptying:

@@ -21,7 +21,7 @@ from irprune.passes.choice.selection import Candidate, allowed_counts
 from irprune.passes.scores.activity import Activity
 from irprune.passes.scores.importance import Importance, Normalize, Scores, normalized
 from irprune.plan import Mask
-from irprune.walk import describe
+from irprune.queries import describe
 
 _REASONS = 3
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from irprune.errors import IrpruneError
 from irprune.protocols import Arrays
-from irprune.walk import dims_of
+from irprune.queries import dims_of
 
 _INPUTS = ("x", "x_train", "x_test")
 _LABELS = ("labels", "y", "y_train", "y_test")

@@ -11,7 +11,7 @@ from irprune.folding.dims import FOLLOWED
 from irprune.folding.learning import Knowledge
 from irprune.folding.values import dim_elements
 from irprune.model import Model
-from irprune.walk import Dim, dims_of
+from irprune.queries import Dim, dims_of
 
 START = """<ir_version: 8, opset_import: ["": OPSET]>
 g (float[N, 6, H, 5] x, int64[8] r, float[2] f) => (float z)

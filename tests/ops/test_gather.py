@@ -11,7 +11,8 @@ from strategies import Dim, Net, batches, check_random_plan, seeds, ties, why
 
 from irprune.channels import analyse
 from irprune.groups import coupled_groups
-from irprune.walk import Heads, constant_of
+from irprune.queries import constant_of
+from irprune.walk import Heads
 
 
 def test_constant_indices_select_labels() -> None:

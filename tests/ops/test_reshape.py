@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from strategies import Dim, Net, batches, check_random_plan, seeds, ties, value_of, why
 
 from irprune.ops.reshape import segments
-from irprune.walk import Heads, constant_of
+from irprune.queries import constant_of
+from irprune.walk import Heads
 
 both_heads = st.sampled_from(["inner", "whole"])
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Dim, Net, batches, check_random_plan, seeds, ties, why
 
-from irprune.walk import constant_of
+from irprune.queries import constant_of
 
 
 def _resize(net: Net, x: str, form: str, channels: int, batch: int, mode: str) -> str:

@@ -11,7 +11,7 @@ from strategies import Dim, Net, batches, check_random_plan, seeds, ties, value_
 from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.normalize import Normalize
-from irprune.walk import constant_of
+from irprune.queries import constant_of
 
 LAST, FIRST = 2**63 - 1, -(2**63)
 

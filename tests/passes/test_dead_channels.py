@@ -22,9 +22,9 @@ from irprune.passbase import Context
 from irprune.passes.dead_channels import DeadChannels
 from irprune.passes.normalize import Normalize
 from irprune.plan import Plan
+from irprune.queries import constant_of
 from irprune.shapes import infer
 from irprune.structure import check
-from irprune.walk import constant_of
 
 
 def test_zero_filters_vanish_through_normalisation_and_activation() -> None:

@@ -17,8 +17,8 @@ from irprune.backends.torch.lowering.parameters import DTYPES, to_tensor
 from irprune.backends.torch.lowering.places import Places
 from irprune.errors import IrpruneError
 from irprune.folding.constants import evaluate
+from irprune.queries import Dim, describe, dims_of
 from irprune.roles import Role, roles
-from irprune.walk import Dim, describe, dims_of
 
 MOST_EVALUATED = 1 << 22
 """Elements of a constant that is computed once, when the graph is lowered."""

@@ -25,9 +25,9 @@ from irprune.backends.torch.training.memory import memory_for
 from irprune.backends.torch.training.scoring import Scoring
 from irprune.errors import IrpruneError, naming
 from irprune.model import Model
+from irprune.queries import dims_of
 from irprune.recipe import Distillation, Machine, Recipe
 from irprune.training import Fitted, Score
-from irprune.walk import dims_of
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 

@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from irprune.backends.torch.lowering import DOMAIN
+from irprune.queries import constant_of
 from irprune.tidy import only_use, take_over
-from irprune.walk import constant_of
 
 
 def maker(value: ir.Value | None, *kinds: str) -> ir.Node | None:

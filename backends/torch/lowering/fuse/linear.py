@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from irprune.backends.torch.lowering.fuse.common import inner, maker, replace
-from irprune.walk import dims_of
+from irprune.queries import dims_of
 
 
 def fuse_linear(graph: ir.Graph) -> None:
