@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ PAPER = {
     },
 }
 Record = dict[str, Any]
-Runs = dict[str, list[list[Record]]]
+Runs = dict[str, dict[int, list[Record]]]
 """Records of every round, by method and seed."""
 
 
@@ -125,11 +126,13 @@ def records(folder: Path) -> list[Record]:
 
 
 def gathered(options: argparse.Namespace, methods: Sequence[str]) -> Runs:
-    found = {
-        method: [records(options.runs / f"{options.net}-{method}-{seed}") for seed in options.seeds]
-        for method in methods
-    }
-    return {method: [rows for rows in runs if len(rows) > 1] for method, runs in found.items()}
+    """Return the runs of some methods that have a round; those without any seed are there too."""
+    found: Runs = {method: {} for method in methods}
+    for method, seed in product(methods, options.seeds):
+        rows = records(options.runs / f"{options.net}-{method}-{seed}")
+        if len(rows) > 1:
+            found[method][seed] = rows
+    return found
 
 
 def within(rows: list[Record], loss: float) -> list[Record]:
@@ -164,11 +167,12 @@ def accuracy_at(rows: list[Record], remaining: float) -> float:
 
 def tables(net: str, runs: Runs, rate: Runs) -> list[str]:
     paper = PAPER[net]
-    first = {tuple(rows[0]["accuracy"] for rows in runs[m]) for m in runs if runs[m]}
-    accuracies = max(first, key=len)
+    accuracies = {
+        seed: 100 * rows[0]["accuracy"] for found in runs.values() for seed, rows in found.items()
+    }
     mean, deviation = paper["baseline"]
     lines = [
-        f"Original: {spread([100 * a for a in accuracies])} % over {len(accuracies)} seed(s); "
+        f"Original: {spread([*accuracies.values()])} % over {len(accuracies)} seed(s); "
         f"the paper has {mean:.2%} ± {deviation:.2%}.",
         "",
         "Largest compression within an accuracy loss, mean ± standard deviation over seeds "
@@ -181,10 +185,10 @@ def tables(net: str, runs: Runs, rate: Runs) -> list[str]:
         for method, found in runs.items():
             theirs = paper["compression"].get(loss, {}).get(method)
             cells = [
-                spread([largest(rows, loss, count) for rows in found])
+                spread([largest(rows, loss, count) for rows in found.values()])
                 for count in ("paper", "physical")
             ]
-            if any(going_on(rows, loss) for rows in found):
+            if any(going_on(rows, loss) for rows in found.values()):
                 cells = [f"≥ {cell}" for cell in cells]
             told = "-" if theirs is None else f"{theirs:.2f}"
             row = f"| {loss:.0%} | {method.upper()} | {cells[0]} | {cells[1]} | {told} |"
@@ -193,7 +197,7 @@ def tables(net: str, runs: Runs, rate: Runs) -> list[str]:
     lines += ["", f"Accuracy with {share:.2%} of the parameters left (paper's counting):", ""]
     lines += ["| method | measured | the paper |", "| --- | ---: | ---: |"]
     for method, found in runs.items():
-        values = [100 * accuracy_at(rows, share) for rows in found]
+        values = [100 * accuracy_at(rows, share) for rows in found.values()]
         values = [value for value in values if np.isfinite(value)]
         measured = f"{spread(values)} %" if values else "-"
         lines.append(f"| {method.upper()} | {measured} | {wanted[method]:.2%} |")
@@ -202,7 +206,7 @@ def tables(net: str, runs: Runs, rate: Runs) -> list[str]:
     for loss in LOSSES:
         cells = []
         for method in METHODS[1:]:
-            least = "≥ " if any(going_on(rows, loss) for rows in runs[method]) else ""
+            least = "≥ " if any(going_on(rows, loss) for rows in runs[method].values()) else ""
             cells.append(least + spread(speedups(runs, method, loss)))
         lines.append(f"| {loss:.0%} | {cells[0]} | {cells[1]} |")
     if any(rate.values()):
@@ -210,7 +214,7 @@ def tables(net: str, runs: Runs, rate: Runs) -> list[str]:
         lines += ["| loss | weights: parameters left | learning rate |", "| ---: | ---: | ---: |"]
         for loss in LOSSES:
             pair = [
-                spread([100 / largest(rows, loss, "paper") for rows in found])
+                spread([100 / largest(rows, loss, "paper") for rows in found.values()])
                 for found in (runs["iap"], rate["iap-rate"])
             ]
             lines.append(f"| {loss:.0%} | {pair[0]} % | {pair[1]} % |")
@@ -222,15 +226,16 @@ def speedups(runs: Runs, method: str, loss: float) -> list[float]:
 
     Seeds whose ILP is not through with a loss do not count: what is compared with may still fall.
     """
-    return [
-        min(r["macs"] for r in within(base, loss)) / min(r["macs"] for r in within(rows, loss))
-        for base, rows in zip(runs["ilp"], runs[method], strict=False)
-        if not going_on(base, loss)
-    ]
+
+    def least(rows: list[Record]) -> int:
+        return min(row["macs"] for row in within(rows, loss))
+
+    base = {seed: rows for seed, rows in runs["ilp"].items() if not going_on(rows, loss)}
+    return [least(base[s]) / least(rows) for s, rows in runs[method].items() if s in base]
 
 
 def threshold_note(runs: Runs) -> list[str]:
-    found = [rows for rows in runs.get("aiap", []) if len(rows) > 4]
+    found = [rows for rows in runs["aiap"].values() if len(rows) > 4]
     if not found:
         return []
     kind = found[0][0]["threshold_kind"]
@@ -238,7 +243,7 @@ def threshold_note(runs: Runs) -> list[str]:
     trained = [sum(r["removed"] > 0 for r in rows) for rows in found]
     return [
         "",
-        f"AIAP's threshold follows the parameters of the {kind} layers; it ended at "
+        f"AIAP's threshold follows the parameters of the {kind} layers; it reached "
         f"{spread(last)} after {spread([len(r) - 1 for r in found], '.0f')} rounds, of which "
         f"{spread(trained, '.0f')} removed filters and were trained (the others repeat the round "
         "before, whose result they equal).",
@@ -254,7 +259,7 @@ def plot(net: str, runs: Runs, swept: dict[str, list[Any]], out: Path) -> list[s
     names = []
     figure, axes = pyplot.subplots(figsize=(7, 4))
     for method, found in runs.items():
-        for number, rows in enumerate(found):
+        for number, rows in enumerate(found.values()):
             shares = [100 / row["compression_paper"] for row in rows]
             style = {"color": f"C{METHODS.index(method)}", "alpha": 0.8, "marker": "."}
             label = method.upper() if not number else None
@@ -267,7 +272,7 @@ def plot(net: str, runs: Runs, swept: dict[str, list[Any]], out: Path) -> list[s
     for number, method in enumerate(METHODS[1:]):
         values = [
             np.nan
-            if any(going_on(rows, loss) for rows in runs[method])
+            if any(going_on(rows, loss) for rows in runs[method].values())
             else np.mean(speedups(runs, method, loss) or [np.nan])
             for loss in LOSSES
         ]
@@ -346,7 +351,10 @@ def report(options: argparse.Namespace) -> None:
     ]
     (options.out / f"iterate-{options.net}.md").write_text("\n".join(lines))
     slim = {
-        method: [[{k: v for k, v in r.items() if k != "latency_s"} for r in rows] for rows in found]
+        method: {
+            seed: [{k: v for k, v in r.items() if k != "latency_s"} for r in rows]
+            for seed, rows in found.items()
+        }
         for method, found in (runs | rate).items()
     }
     (options.out / f"iterate-{options.net}.json").write_text(json.dumps(slim) + "\n")

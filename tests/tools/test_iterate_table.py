@@ -1,0 +1,82 @@
+"""The table of iterative runs: what it takes from records, and how it tells unfinished ones."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "experiments"))
+import iterate_table
+from iterate_table import Record, going_on, speedups
+
+
+def rounds(*points: tuple[float, float, int]) -> list[Record]:
+    """Records of (accuracy, compression, MACs)."""
+    return [
+        {
+            "accuracy": accuracy,
+            "compression_paper": compression,
+            "compression_physical": 2 * compression,
+            "macs": macs,
+            "threshold": 0.1 * number,
+            "threshold_kind": "conv",
+            "removed": int(number > 0),
+            "latency_s": None,
+        }
+        for number, (accuracy, compression, macs) in enumerate(points)
+    ]
+
+
+ILP = rounds((0.70, 1, 100), (0.71, 2, 60), (0.695, 4, 40), (0.60, 8, 20))
+IAP = rounds((0.70, 1, 100), (0.70, 2, 50), (0.698, 5, 20), (0.50, 9, 10))
+AIAP = rounds((0.70, 1, 100), (0.70, 3, 30))
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> argparse.Namespace:
+    for method, rows in (("ilp", ILP), ("iap", IAP), ("aiap", AIAP)):
+        for number, row in enumerate(rows):
+            folder = tmp_path / "runs" / f"lenet5-{method}-3" / f"round-{number:03d}"
+            folder.mkdir(parents=True)
+            (folder / "record.json").write_text(json.dumps(row))
+    return argparse.Namespace(
+        net="lenet5", seeds=[2, 3], runs=tmp_path / "runs", out=tmp_path / "out"
+    )
+
+
+def test_the_page_holds_what_the_rounds_reached(
+    options: argparse.Namespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    iterate_table.report(options)
+    page = (options.out / "iterate-lenet5.md").read_text()
+    assert page in capsys.readouterr().out
+    assert "Original: 70.00 % over 1 seed(s)" in page
+    assert "| 0% | ILP | 2.00 | 4.00 | 2.42 | 1 |" in page
+    assert "| 1% | ILP | 4.00 | 8.00 | 4.77 | 1 |" in page
+    assert "| 1% | IAP | 5.00 | 10.00 | 7.75 | 1 |" in page
+    assert "| 1% | AIAP | ≥ 3.00 | ≥ 6.00 | 15.88 | 1 |" in page
+    assert "| 0% | 1.20 | ≥ 2.00 |" in page
+    assert "| 1% | 2.00 | ≥ 1.33 |" in page
+    assert {path.name for path in options.out.iterdir()} == {
+        "iterate-lenet5.md",
+        "iterate-lenet5.json",
+        "iterate-lenet5-4.png",
+        "iterate-lenet5-5.png",
+    }
+    kept = json.loads((options.out / "iterate-lenet5.json").read_text())
+    assert [row["macs"] for row in kept["iap"]["3"]] == [100, 50, 20, 10]
+
+
+def test_seeds_are_compared_with_themselves() -> None:
+    runs = {"ilp": {0: AIAP, 1: ILP}, "iap": {1: IAP, 2: ILP}}
+    assert speedups(runs, "iap", 0.01) == [2.0]
+
+
+def test_an_unfinished_base_compares_with_nothing() -> None:
+    assert going_on(AIAP, 0.0)
+    assert not going_on(ILP, 0.05)
+    assert speedups({"ilp": {0: AIAP}, "iap": {0: IAP}}, "iap", 0.0) == []
