@@ -138,6 +138,23 @@ def prune_torch(net: str, importance: object, ratio: float, scope: str, inner: b
     return module
 
 
+def bisected(
+    net: str, make: Callable[[], object], scope: str, inner: bool, target: float
+) -> tuple[float, nn.Module]:
+    """Bisect Torch-Pruning's ratio to a share of the MACs; return the nearest share and network."""
+    full = layer_macs(load_resnet(net, SHARED))
+    low, high = 0.0, 0.999
+    best: tuple[float, nn.Module] | None = None
+    for _ in range(BISECTIONS):
+        module = prune_torch(net, make(), (low + high) / 2, scope, inner)
+        share = layer_macs(module) / full
+        if best is None or abs(share - target) < abs(best[0] - target):
+            best = share, module
+        low, high = ((low + high) / 2, high) if share > target else (low, (low + high) / 2)
+    assert best is not None
+    return best
+
+
 def theirs(
     net: str,
     make: Callable[[], object],
@@ -146,22 +163,13 @@ def theirs(
     images: np.ndarray,
     labels: np.ndarray,
 ) -> Curve:
-    """Bisect Torch-Pruning's ratio to each target; evaluate in PyTorch."""
-    full = layer_macs(load_resnet(net, SHARED))
+    """Prune by Torch-Pruning to each target; evaluate in PyTorch."""
     curve: Curve = []
     for target in TARGETS:
-        low, high = 0.0, 0.999
-        best: tuple[float, nn.Module] | None = None
-        for _ in range(BISECTIONS):
-            module = prune_torch(net, make(), (low + high) / 2, scope, inner)
-            share = layer_macs(module) / full
-            if best is None or abs(share - target) < abs(best[0] - target):
-                best = share, module
-            low, high = ((low + high) / 2, high) if share > target else (low, (low + high) / 2)
-        assert best is not None
+        share, module = bisected(net, make, scope, inner, target)
         with torch.inference_mode():
-            logits = torch.cat([best[1](torch.from_numpy(part)) for part in batches(images)])
-        curve.append((best[0], float((logits.argmax(1).numpy() == labels).mean())))
+            logits = torch.cat([module(torch.from_numpy(part)) for part in batches(images)])
+        curve.append((share, float((logits.argmax(1).numpy() == labels).mean())))
     return curve
 
 

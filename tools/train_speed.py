@@ -64,6 +64,22 @@ def stepper(module: nn.Module, x: torch.Tensor, labels: torch.Tensor) -> Callabl
     return step
 
 
+def interleaved(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each step in every round, after a warm-up; their order swaps."""
+    seconds: dict[str, list[float]] = {kind: [] for kind in steps}
+    for number in range(WARM_UP + rounds):
+        for kind in list(steps) if number % 2 else list(steps)[::-1]:
+            spent = steps[kind]()
+            if number >= WARM_UP:
+                seconds[kind].append(spent)
+    return seconds
+
+
+def hardware(device: torch.device) -> str:
+    """Return the name of what computes."""
+    return torch.cuda.get_device_name() if device.type == "cuda" else describe()["cpu"]
+
+
 def key_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return what tells the row of one network from others."""
     size = networks()[name].size if name.startswith(OWN_SIZE) else options.size
@@ -90,25 +106,17 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     x = photos(options.batch, size, 1).to(device, memory_format=torch.channels_last)
     labels = torch.arange(options.batch, device=device) % 1000
     steps = {"module": stepper(module, x, labels), "lowered": stepper(lowered, x, labels)}
-    seconds: dict[str, list[float]] = {"module": [], "lowered": []}
-    for number in range(WARM_UP + options.rounds):
-        order = list(steps) if number % 2 else list(steps)[::-1]
-        for kind in order:
-            spent = steps[kind]()
-            if number >= WARM_UP:
-                seconds[kind].append(spent)
-    middle = {kind: median(each) for kind, each in seconds.items()}
+    seconds = interleaved(steps, options.rounds)
     ratios = [a / b for a, b in zip(seconds["module"], seconds["lowered"], strict=True)]
     low, ratio, high = quantiles(ratios, n=4)
-    cuda = device.type == "cuda"
     return {
         **key,
-        "hardware": torch.cuda.get_device_name() if cuda else describe()["cpu"],
+        "hardware": hardware(device),
         "rounds": options.rounds,
         "loss_error": loss,
         "gradient_error": gradients,
-        "module_s": middle["module"],
-        "lowered_s": middle["lowered"],
+        "module_s": median(seconds["module"]),
+        "lowered_s": median(seconds["lowered"]),
         "ratio": ratio,
         "low": low,
         "high": high,

@@ -156,6 +156,18 @@ def test_floats_of_any_kind_are_taken(kind: Any) -> None:
     assert np.array_equal(found.numpy(), x[::-1])
 
 
+@pytest.mark.parametrize("kind", [int, np.float64])
+def test_statistics_of_any_kind_are_taken(kind: Any) -> None:
+    x = np.ones((20, 3, 2, 2), np.uint8)
+    statistics = {"mean": tuple(map(kind, (1, 2, 3))), "std": tuple(map(kind, (1, 1, 2)))}
+    data = ArrayData(**arrays(x_train=x, x_test=x[:6]), **statistics)
+    ((found, _),) = data.batches("train", [Draw(np.arange(20))], CPU)
+    assert found.dtype == torch.float32
+    assert found[0, :, 0, 0].tolist() == pytest.approx(
+        [1 / 255 - 1, 1 / 255 - 2, (1 / 255 - 3) / 2]
+    )
+
+
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [

@@ -113,7 +113,7 @@ def per_channel(
     if len(values) != shape[0]:
         reason = f"{what} has {len(values)} numbers for {shape[0]} channels"
         raise IrpruneError(reason, file=file)
-    return torch.tensor(values).reshape(-1, *[1] * (len(shape) - 1))
+    return torch.tensor(values, dtype=torch.float32).reshape(-1, *[1] * (len(shape) - 1))
 
 
 def check_fit(data: Data, shape: tuple[int | None, ...], classes: int | None) -> bool:
