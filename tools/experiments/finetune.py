@@ -42,12 +42,18 @@ from cifar_resnet import BLOCKS, load_resnet
 from zoo_export import matching
 
 Record = dict[str, Any]
-OURS = {"irprune": "", "irprune l2": "criterion=l2"}
+_STREAM = "conv1.weight,layer*.conv2.weight,*shortcut*"
+"""Whose outputs are the residual stream."""
+OURS = {
+    "irprune": "",
+    "irprune l2": "criterion=l2",
+    "irprune l2, max, inner": f"criterion=l2 normalize=max skip={_STREAM}",
+}
 RIVALS = {
     "Torch-Pruning magnitude l2": ("magnitude l2", False),
     "Torch-Pruning magnitude l2, max, inner": ("magnitude l2, max", True),
 }
-"""Its default, and what keeps most accuracy before training: the residual stream left whole."""
+"""Its default, and what keeps most accuracy before training: *inner* leaves the stream whole."""
 PUBLISHED = "Torch-Pruning publishes 93.53 → 93.77 % for ResNet-56 at 2.13 times fewer MACs."
 
 
@@ -156,7 +162,7 @@ def page(options: argparse.Namespace, original: float, rows: dict[str, list[Reco
         f"The original has {original:.2%}. {PUBLISHED}",
     ]
     if options.epochs < 100:
-        lines.append(f"This is a shortened budget: {options.epochs} epochs instead of 100.")
+        lines.append(f"This is a shortened budget: {options.epochs} of 100 epochs.")
     lines += ["", "| pruned by | MACs | fewer | pruned | fine-tuned | seeds |"]
     lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
     for name, found in rows.items():

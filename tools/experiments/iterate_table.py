@@ -26,9 +26,13 @@ from typing import Any
 
 import numpy as np
 
+from irprune.atomic import write_text
 from irprune.explore.iterate import iterate, read_config
 from irprune.explore.iterate.config import Config, Objective, Pruning, Rewinding
 from irprune.host import cpu
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from results import publish
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "iterate"
 CONFIGS = {"lenet300": "lenet300-mnist", "lenet5": "lenet5-cifar10"}
@@ -349,7 +353,7 @@ def report(options: argparse.Namespace) -> None:
         *[f"![figure]({figure})" for figure in figures],
         "",
     ]
-    (options.out / f"iterate-{options.net}.md").write_text("\n".join(lines))
+    publish("\n".join(lines), options.out / f"iterate-{options.net}.md")
     slim = {
         method: {
             seed: [{k: v for k, v in r.items() if k != "latency_s"} for r in rows]
@@ -357,8 +361,7 @@ def report(options: argparse.Namespace) -> None:
         }
         for method, found in (runs | rate).items()
     }
-    (options.out / f"iterate-{options.net}.json").write_text(json.dumps(slim) + "\n")
-    print("\n".join(lines))
+    write_text(options.out / f"iterate-{options.net}.json", json.dumps(slim) + "\n")
 
 
 def main() -> None:
