@@ -8,9 +8,9 @@ BIN    := $(VENV)/bin
 demo: $(VENV)/.demo
 	$(BIN)/python tools/demo.py
 
-# Formatting, lint, types and all tests.
+# Formatting, lint, types and all tests: a worker per core, with a thread each.
 test: $(VENV)/.dev lint browser
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

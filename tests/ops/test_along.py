@@ -49,7 +49,7 @@ def test_the_other_axes_stay_exact(kind: str, width: int, seed: int) -> None:
     assert all(ties(trial.model, ("p.w", 1))[0])
 
 
-@pytest.mark.parametrize("kind", set(BUILDS) - {"ReverseSequence"})
+@pytest.mark.parametrize("kind", sorted(set(BUILDS) - {"ReverseSequence"}))
 def test_the_axis_stays(kind: str) -> None:
     net = Net(18)
     BUILDS[kind](net, net.tokens(4), 2)
