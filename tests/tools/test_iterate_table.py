@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "experiments"))
-import iterate_table
-from iterate_table import Record, going_on, speedups
+from iterate_table import METHODS, Record, Runs, gathered, going_on, page, speedups
 
 
 def rounds(*points: tuple[float, float, int]) -> list[Record]:
@@ -37,38 +36,29 @@ AIAP = rounds((0.70, 1, 100), (0.70, 3, 30))
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> argparse.Namespace:
+def runs(tmp_path: Path) -> Runs:
     for method, rows in (("ilp", ILP), ("iap", IAP), ("aiap", AIAP)):
         for number, row in enumerate(rows):
-            folder = tmp_path / "runs" / f"lenet5-{method}-3" / f"round-{number:03d}"
+            folder = tmp_path / f"lenet5-{method}-3" / f"round-{number:03d}"
             folder.mkdir(parents=True)
             (folder / "record.json").write_text(json.dumps(row))
-    return argparse.Namespace(
-        net="lenet5", seeds=[2, 3], runs=tmp_path / "runs", out=tmp_path / "out"
-    )
+    return gathered(argparse.Namespace(net="lenet5", seeds=[2, 3], runs=tmp_path), METHODS)
 
 
-def test_the_page_holds_what_the_rounds_reached(
-    options: argparse.Namespace, capsys: pytest.CaptureFixture[str]
-) -> None:
-    iterate_table.report(options)
-    page = (options.out / "iterate-lenet5.md").read_text()
-    assert page in capsys.readouterr().out
-    assert "Original: 70.00 % over 1 seed(s)" in page
-    assert "| 0% | ILP | 2.00 | 4.00 | 2.42 | 1 |" in page
-    assert "| 1% | ILP | 4.00 | 8.00 | 4.77 | 1 |" in page
-    assert "| 1% | IAP | 5.00 | 10.00 | 7.75 | 1 |" in page
-    assert "| 1% | AIAP | ≥ 3.00 | ≥ 6.00 | 15.88 | 1 |" in page
-    assert "| 0% | 1.20 | ≥ 2.00 |" in page
-    assert "| 1% | 2.00 | ≥ 1.33 |" in page
-    assert {path.name for path in options.out.iterdir()} == {
-        "iterate-lenet5.md",
-        "iterate-lenet5.json",
-        "iterate-lenet5-4.png",
-        "iterate-lenet5-5.png",
-    }
-    kept = json.loads((options.out / "iterate-lenet5.json").read_text())
-    assert [row["macs"] for row in kept["iap"]["3"]] == [100, 50, 20, 10]
+def test_the_page_holds_what_the_rounds_reached(runs: Runs) -> None:
+    text = "\n".join(page("lenet5", runs, {"iap-rate": {}}, {}))
+    assert "Original: 70.00 % over 1 seed(s)" in text
+    assert "| 0% | ILP | 2.00 | 4.00 | 2.42 | 1 |" in text
+    assert "| 1% | ILP | 4.00 | 8.00 | 4.77 | 1 |" in text
+    assert "| 1% | IAP | 5.00 | 10.00 | 7.75 | 1 |" in text
+    assert "| 1% | AIAP | ≥ 3.00 | ≥ 6.00 | 15.88 | 1 |" in text
+    assert "| 0% | 1.20 | ≥ 2.00 |" in text
+    assert "| 1% | 2.00 | ≥ 1.33 |" in text
+
+
+def test_seeds_without_a_round_are_left_out(runs: Runs) -> None:
+    assert {method: [*found] for method, found in runs.items()} == {key: [3] for key in METHODS}
+    assert [row["macs"] for row in runs["iap"][3]] == [100, 50, 20, 10]
 
 
 def test_seeds_are_compared_with_themselves() -> None:

@@ -331,28 +331,31 @@ def sweep_table(swept: dict[str, list[Any]]) -> list[str]:
     return lines
 
 
-def report(options: argparse.Namespace) -> None:
-    runs, rate = gathered(options, METHODS), gathered(options, ("iap-rate",))
-    swept = sweeps(options)
-    options.out.mkdir(parents=True, exist_ok=True)
-    figures = plot(options.net, runs, swept, options.out)
-    name = CONFIGS[options.net]
-    lines = [
-        f"# Iterative pruning with rewinding: {name}",
+def page(net: str, runs: Runs, rate: Runs, swept: dict[str, list[Any]]) -> list[str]:
+    """Return the lines of the page, but for its figures."""
+    return [
+        f"# Iterative pruning with rewinding: {CONFIGS[net]}",
         "",
-        f"`python tools/experiments/iterate_table.py run --net {options.net}`, then `report`; "
+        f"`python tools/experiments/iterate_table.py run --net {net}`, then `report`; "
         f"{cpu()}, {os.cpu_count()} cores, CPU only.",
         "",
         "*Paper's counting*: a removed filter takes its own weights alone; *physical*: the next",
         "layer's columns are gone too, as in the files.",
         "",
-        *tables(options.net, runs, rate),
+        *tables(net, runs, rate),
         *threshold_note(runs),
         *sweep_table(swept),
         "",
-        *[f"![figure]({figure})" for figure in figures],
-        "",
     ]
+
+
+def report(options: argparse.Namespace) -> None:
+    runs, rate = gathered(options, METHODS), gathered(options, ("iap-rate",))
+    swept = sweeps(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    figures = plot(options.net, runs, swept, options.out)
+    lines = page(options.net, runs, rate, swept)
+    lines += [*[f"![figure]({figure})" for figure in figures], ""]
     publish("\n".join(lines), options.out / f"iterate-{options.net}.md")
     slim = {
         method: {
