@@ -16,11 +16,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
 import torch
-from train_speed import KEY, hardware, interleaved, key_of, stepper
+from train_speed import KEY, key_of, side_by_side
 from zoo_models import networks, photos
 
 import irprune
@@ -35,27 +34,12 @@ def measure(name: str, options: argparse.Namespace, key: dict[str, Any]) -> dict
     pipeline = f"normalize, prune{{macs={options.keep} {options.prune}}}, compact"
     small = irprune.run(pipeline, model, verify=False)
     before, after = small.report["before"], small.report["after"]
-    device = torch.device(options.device)
-    x = photos(options.batch, key["size"], 1).to(device, memory_format=torch.channels_last)
-    labels = torch.arange(options.batch, device=device) % 1000
-    steps = {
-        "original": stepper(irprune.to_torch(model), x, labels),
-        "pruned": stepper(irprune.to_torch(small.model), x, labels),
-    }
-    seconds = interleaved(steps, options.rounds)
-    pairs = zip(seconds["original"], seconds["pruned"], strict=True)
-    low, ratio, high = quantiles([a / b for a, b in pairs], n=4)
+    pair = {"original": irprune.to_torch(model), "pruned": irprune.to_torch(small.model)}
     return {
         **key,
-        "hardware": hardware(device),
-        "rounds": options.rounds,
         "macs": after["macs"] / before["macs"],
         "params": after["params"] / before["params"],
-        "original_s": median(seconds["original"]),
-        "pruned_s": median(seconds["pruned"]),
-        "ratio": ratio,
-        "low": low,
-        "high": high,
+        **side_by_side(pair, key["size"], options),
     }
 
 

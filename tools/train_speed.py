@@ -64,15 +64,32 @@ def stepper(module: nn.Module, x: torch.Tensor, labels: torch.Tensor) -> Callabl
     return step
 
 
-def interleaved(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each step in every round, after a warm-up; their order swaps."""
+def side_by_side(
+    networks: dict[str, nn.Module], size: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Return the seconds of a step of two networks, and the ratio of the first's to the second's.
+
+    They take turns that swap from round to round, on the same images, of an edge of `size`.
+    """
+    device = torch.device(options.device)
+    x = photos(options.batch, size, 1).to(device, memory_format=torch.channels_last)
+    labels = torch.arange(options.batch, device=device) % 1000
+    steps = {kind: stepper(network, x, labels) for kind, network in networks.items()}
     seconds: dict[str, list[float]] = {kind: [] for kind in steps}
-    for number in range(WARM_UP + rounds):
+    for number in range(WARM_UP + options.rounds):
         for kind in list(steps) if number % 2 else list(steps)[::-1]:
             spent = steps[kind]()
             if number >= WARM_UP:
                 seconds[kind].append(spent)
-    return seconds
+    low, ratio, high = quantiles([a / b for a, b in zip(*seconds.values(), strict=True)], n=4)
+    return {
+        "hardware": hardware(device),
+        "rounds": options.rounds,
+        **{f"{kind}_s": median(spent) for kind, spent in seconds.items()},
+        "ratio": ratio,
+        "low": low,
+        "high": high,
+    }
 
 
 def hardware(device: torch.device) -> str:
@@ -102,24 +119,11 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     loss, gradients, _ = step_errors(module, lowered, photos(COMPARED, size, 1))
     if max(loss, gradients) > BOUND:
         raise SystemExit(f"{name}: loss is off by {loss:.1e}, gradients by {gradients:.1e}")
-    device = torch.device(options.device)
-    x = photos(options.batch, size, 1).to(device, memory_format=torch.channels_last)
-    labels = torch.arange(options.batch, device=device) % 1000
-    steps = {"module": stepper(module, x, labels), "lowered": stepper(lowered, x, labels)}
-    seconds = interleaved(steps, options.rounds)
-    ratios = [a / b for a, b in zip(seconds["module"], seconds["lowered"], strict=True)]
-    low, ratio, high = quantiles(ratios, n=4)
     return {
         **key,
-        "hardware": hardware(device),
-        "rounds": options.rounds,
         "loss_error": loss,
         "gradient_error": gradients,
-        "module_s": median(seconds["module"]),
-        "lowered_s": median(seconds["lowered"]),
-        "ratio": ratio,
-        "low": low,
-        "high": high,
+        **side_by_side({"module": module, "lowered": lowered}, size, options),
     }
 
 

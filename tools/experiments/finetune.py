@@ -28,8 +28,8 @@ from torch import nn
 
 import irprune
 from irprune.atomic import write_text
-from irprune.backends.ort.machine import describe
 from irprune.backends.torch.training.data import Augmentation, open_data
+from irprune.backends.torch.training.loop import fabric_of
 from irprune.backends.torch.training.trainer import TorchTrainer
 from irprune.cost import CostModel, Costs
 from irprune.model import Model
@@ -39,6 +39,8 @@ from irprune.shapes import infer
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from accuracy import MEAN, SHARED, STD, THEIRS, bisected
 from cifar_resnet import BLOCKS, load_resnet
+from iterate_table import spread
+from train_speed import hardware
 from zoo_export import matching
 
 Record = dict[str, Any]
@@ -135,16 +137,12 @@ def tuned(make: Callable[[], Model], folder: Path, trainer: TorchTrainer, full: 
         "pruned": before,
         "tuned": fitted.score.accuracy,
         "seconds": time.monotonic() - begun,
-        "hardware": hardware(),
+        "hardware": hardware(fabric_of(Machine()).device),
     }
     model.save(folder / "tuned.onnx")
     write_text(done, json.dumps(record, indent=1) + "\n")
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return record
-
-
-def hardware() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else describe()["cpu"]
 
 
 def page(options: argparse.Namespace, original: float, rows: dict[str, list[Record]]) -> str:
@@ -173,14 +171,6 @@ def page(options: argparse.Namespace, original: float, rows: dict[str, list[Reco
             f"| {len(found)} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def spread(values: list[float]) -> str:
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return f"{mean:.2f}"
-    deviation = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
-    return f"{mean:.2f} ± {deviation:.2f}"
 
 
 def main() -> None:
