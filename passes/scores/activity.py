@@ -3,10 +3,11 @@
 Criteria of activations, where A is a channel's activation after the non-linearity, on b examples
 and h·w positions:
 
-- ``mean-activation``: the mean of A. Zhao et al. (Iterative Activation-based Structured Pruning),
+- ``mean-activation``: the mean of |A|. Zhao et al. (Iterative Activation-based Structured Pruning),
   in words: "calculate the mean of its activation A".
 - ``sum-activation``: the same paper's formula, Ā = 1/b Σ_k Σ_l a_kl, which divides by the batch
   alone. The two rank alike within a layer and differ across layers, and under a threshold.
+  Behind the paper's ReLU, |A| = A; where A can be negative, what is far below zero matters too.
 - ``apoz``: one less the average percentage of zeros (Hu et al. 2016, Network Trimming, eq. 1).
 - ``taylor``: |1/M Σ_m ∂C/∂z_m z_m| per example, M = h·w, averaged over examples (Molchanov et al.
   2017, Pruning CNNs for Resource Efficient Inference, section 2.2).
@@ -202,8 +203,8 @@ class Activity:
 
 
 _MEASURES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    "mean-activation": lambda a: a.mean(axis=1).sum(axis=0),
-    "sum-activation": lambda a: a.sum(axis=1).sum(axis=0),
+    "mean-activation": lambda a: np.abs(a).mean(axis=1).sum(axis=0),
+    "sum-activation": lambda a: np.abs(a).sum(axis=1).sum(axis=0),
     "apoz": lambda a: (a != 0).mean(axis=1).sum(axis=0),
 }
 """From activations ``(examples, positions, ...)`` to the sum over examples."""

@@ -53,13 +53,17 @@ def _scores(model: Model, criterion: Any, context: Context, batch: int = 3) -> n
     return found
 
 
-def _activations(model: Model) -> np.ndarray:
+def _convolved(model: Model) -> Any:
     import torch
 
     weights = model.ir.graph.initializers["w"].const_value
     assert weights is not None
-    conv = torch.nn.functional.conv2d(torch.from_numpy(IMAGES), torch.from_numpy(weights.numpy()))
-    return conv.relu().numpy()
+    return torch.nn.functional.conv2d(torch.from_numpy(IMAGES), torch.from_numpy(weights.numpy()))
+
+
+def _activations(model: Model) -> np.ndarray:
+    found: np.ndarray = _convolved(model).relu().numpy()
+    return found
 
 
 def test_the_mean_is_taken_after_the_non_linearity_and_before_the_pool(context: Context) -> None:
@@ -73,6 +77,19 @@ def test_the_formula_sums_over_space(context: Context) -> None:
     model = _net()
     found = _scores(model, "sum-activation", context)
     assert np.allclose(found, _activations(model).sum((2, 3)).mean(0), rtol=1e-4)
+
+
+def test_where_it_can_be_negative_an_activation_counts_by_its_size(context: Context) -> None:
+    net = Net()
+    narrow = net.op("Conv", net.input("N", 3, 6, 6), net.weight(5, 3, 3, 3, name="w"), name="c")
+    net.op("Conv", narrow, net.weight(4, 5, 3, 3), name="y")
+    model = net.model()
+    linear = _convolved(model).numpy()
+    assert (linear.mean((0, 2, 3)) < 0).any()
+    found = _scores(model, "mean-activation", context)
+    assert np.allclose(found, np.abs(linear).mean((0, 2, 3)), atol=1e-5)
+    found = _scores(model, "sum-activation", context)
+    assert np.allclose(found, np.abs(linear).sum((2, 3)).mean(0), rtol=1e-4)
 
 
 def test_apoz_counts_zeros(context: Context) -> None:
