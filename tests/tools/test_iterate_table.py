@@ -16,16 +16,24 @@ from iterate_table import METHODS, Record, Runs, gathered, going_on, page, speed
 def rounds(*points: tuple[float, float, int]) -> list[Record]:
     """Records of (accuracy, compression, MACs)."""
     return [
-        {
-            "accuracy": accuracy,
-            "compression_paper": compression,
-            "compression_physical": 2 * compression,
-            "macs": macs,
-            "threshold": 0.1 * number,
-            "threshold_kind": "conv",
-            "removed": int(number > 0),
-            "latency_s": None,
-        }
+        Record(
+            round=number,
+            accuracy=accuracy,
+            loss=1.0,
+            threshold=0.1 * number,
+            removed=int(number > 0),
+            params=1000,
+            params_paper=1000,
+            compression_physical=2 * compression,
+            compression_paper=compression,
+            macs=macs,
+            weight_bytes=4000,
+            threshold_kind="conv",
+            threshold_params=100,
+            stability=0.0,
+            widths={},
+            latency_s=None,
+        )
         for number, (accuracy, compression, macs) in enumerate(points)
     ]
 

@@ -22,13 +22,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from irprune.atomic import write_text
 from irprune.explore.iterate import iterate, read_config
 from irprune.explore.iterate.config import Config, Objective, Pruning, Rewinding
+from irprune.explore.iterate.records import Record, read_record
 from irprune.host import cpu
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -55,7 +56,6 @@ PAPER = {
         },
     },
 }
-Record = dict[str, Any]
 Runs = dict[str, dict[int, list[Record]]]
 """Records of every round, by method and seed."""
 
@@ -126,7 +126,7 @@ def sweep(options: argparse.Namespace) -> None:
 
 def records(folder: Path) -> list[Record]:
     """Return the records of the rounds that are done."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("round-*/record.json"))]
+    return [read_record(path) for path in sorted(folder.glob("round-*/record.json"))]
 
 
 def gathered(options: argparse.Namespace, methods: Sequence[str]) -> Runs:
@@ -144,8 +144,10 @@ def within(rows: list[Record], loss: float) -> list[Record]:
     return [row for row in rows if row["accuracy"] >= rows[0]["accuracy"] - loss - 1e-9]
 
 
-def largest(rows: list[Record], loss: float, count: str) -> float:
-    return max(float(row[f"compression_{count}"]) for row in within(rows, loss))
+def largest(
+    rows: list[Record], loss: float, count: Literal["compression_paper", "compression_physical"]
+) -> float:
+    return max(row[count] for row in within(rows, loss))
 
 
 def going_on(rows: list[Record], loss: float) -> bool:
@@ -189,8 +191,8 @@ def tables(net: str, runs: Runs, rate: Runs) -> list[str]:
         for method, found in runs.items():
             theirs = paper["compression"].get(loss, {}).get(method)
             cells = [
-                spread([largest(rows, loss, count) for rows in found.values()])
-                for count in ("paper", "physical")
+                spread([largest(rows, loss, "compression_paper") for rows in found.values()]),
+                spread([largest(rows, loss, "compression_physical") for rows in found.values()]),
             ]
             if any(going_on(rows, loss) for rows in found.values()):
                 cells = [f"≥ {cell}" for cell in cells]
@@ -218,7 +220,7 @@ def tables(net: str, runs: Runs, rate: Runs) -> list[str]:
         lines += ["| loss | weights: parameters left | learning rate |", "| ---: | ---: | ---: |"]
         for loss in LOSSES:
             pair = [
-                spread([100 / largest(rows, loss, "paper") for rows in found.values()])
+                spread([100 / largest(rows, loss, "compression_paper") for rows in found.values()])
                 for found in (runs["iap"], rate["iap-rate"])
             ]
             lines.append(f"| {loss:.0%} | {pair[0]} % | {pair[1]} % |")
