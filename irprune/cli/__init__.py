@@ -16,6 +16,7 @@ from irprune.cli.report import report
 from irprune.cli.run import run
 from irprune.cli.specs import specs
 from irprune.cli.subspace import subspace
+from irprune.cli.train import train
 from irprune.cli.verify import verify
 
 
@@ -30,7 +31,8 @@ def main() -> None:
 
 
 COMMANDS = (
-    run, iterate, report, inspect, explain, verify, apply, bench, device, passes, subspace, specs,
+    run, train, iterate, report, inspect, explain, verify, apply, bench, device, passes, subspace,
+    specs,
 )  # fmt: skip
 
 for command in COMMANDS:

@@ -148,10 +148,10 @@ class Source:
     """How to read a MODEL: an ONNX file, a factory ``file.py:function``, which is executed, or a
     Caffe network and what belongs to it."""
 
-    weights: Path | None
-    phase: str
-    stages: tuple[str, ...]
-    end_at_heads: bool
+    weights: Path | None = None
+    phase: str = "TEST"
+    stages: tuple[str, ...] = ()
+    end_at_heads: bool = False
 
     def read(
         self, path: Path, seed: int = 0, shapes: Mapping[str, tuple[int, ...]] | None = None
@@ -170,7 +170,7 @@ class Source:
                 end_at_heads=self.end_at_heads,
                 warn=log,
             )
-        if self != Source(None, "TEST", (), False):
+        if self != Source():
             reason = "--weights, --phase, --stage and --end-at-heads go with a .prototxt"
             raise IrpruneError(reason, file=path)
         from irprune.frontends.onnx import load

@@ -32,7 +32,7 @@ from irprune.backends.torch.training.optim import make_optimizer
 from irprune.backends.torch.training.trainer import TorchTrainer
 from irprune.channels import analyse
 from irprune.cost import CostModel
-from irprune.explore.iterate.config import DataSet
+from irprune.explore.settings import DataSet
 from irprune.model import Model
 from irprune.plan import Plan
 from irprune.recipe import Machine, Recipe

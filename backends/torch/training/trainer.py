@@ -19,6 +19,7 @@ from irprune.backends.torch.logits import before_softmax
 from irprune.backends.torch.lowering.module import Lowered
 from irprune.backends.torch.training.data import Data, Draw
 from irprune.backends.torch.training.data.source import check_fit, fingerprint
+from irprune.backends.torch.training.fixed import check_any_batch
 from irprune.backends.torch.training.fresh import draw_weights
 from irprune.backends.torch.training.loop import Job, fabric_of, train
 from irprune.backends.torch.training.memory import memory_for
@@ -65,7 +66,7 @@ class TorchTrainer:
         teacher: Model | None = None,
     ) -> Fitted:
         data = self.fitting(model)
-        module = _trained(model)
+        module = _trained(model, data)
 
         def after_epoch(epoch: int) -> None:
             if epoch in keep:
@@ -84,7 +85,7 @@ class TorchTrainer:
             self._machine,
             first,
             last,
-            None if teacher is None else _trained(teacher),
+            None if teacher is None else _trained(teacher, self.fitting(teacher)),
             after_epoch,
             self._log,
             least=max(keep, default=0),
@@ -98,7 +99,7 @@ class TorchTrainer:
     def score(self, model: Model) -> Score:
         data, fabric = self.fitting(model), fabric_of(self._machine)
         with naming(model.provenance.path), memory_for("the network", "take a smaller network"):
-            module = fabric.setup_module(_trained(model))
+            module = fabric.setup_module(_trained(model, data))
             score = Scoring(data, fabric, self._machine, self._log).of(module)
             if not isfinite(score.loss):
                 mend = "train it with a lower learning rate, or mend weights that are not finite"
@@ -133,11 +134,9 @@ def _fed(value: ir.Value) -> tuple[int | None, ...]:
     if value.dtype not in (None, ir.DataType.FLOAT):
         reason = f"input {value.name} takes {value.dtype}; training feeds FLOAT"
         raise IrpruneError(reason, mend="export the model in float32")
-    if not dims or isinstance(dims[0], int):
-        raise IrpruneError(
-            f"input {value.name} has the fixed batch {dims[0] if dims else '?'}",
-            mend="export the model with a dynamic batch",
-        )
+    if not dims:
+        reason = f"input {value.name} has no axis for the batch"
+        raise IrpruneError(reason, mend="export the model with a dynamic batch")
     return tuple(dim if isinstance(dim, int) else None for dim in dims[1:])
 
 
@@ -152,9 +151,14 @@ def _classes(value: ir.Value) -> int | None:
     return last if isinstance(last, int) else None
 
 
-def _trained(model: Model) -> Lowered:
-    """Return the network whose first output are logits."""
-    return to_torch(before_softmax(model))
+def _trained(model: Model, data: Data) -> Lowered:
+    """Return the network whose first output are logits (IrpruneError: it takes one batch alone)."""
+    module = to_torch(before_softmax(model))
+    batch = (dims_of(model.ir.graph.inputs[0]) or [None])[0]
+    if isinstance(batch, int):
+        with naming(model.provenance.path):
+            check_any_batch(module, data.shape, data.classes, batch)
+    return module
 
 
 def _alone(recipe: Recipe) -> Recipe:

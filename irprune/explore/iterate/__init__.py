@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irprune.errors import IrpruneError
-from irprune.explore.iterate.config import Config, DataSet, read_config
+from irprune.explore.iterate.config import Config, read_config
+from irprune.explore.settings import asked_for, open_trainer
 
 if TYPE_CHECKING:
     from irprune.explore.iterate.records import Record
@@ -57,20 +57,13 @@ def iterate(
     """
     from irprune.explore.iterate.run import Iteration
 
-    if not isinstance(config, Config):
-        home = Path(config).parent if home is None else home
-        config = read_config(config)
-    home = Path() if home is None else Path(home)
-    if seed is not None:
-        config = replace(config, train=replace(config.train, seed=seed))
-    if data is not None:
-        config = replace(config, data=replace(config.data, path=str(Path(data).absolute())))
+    config, home = asked_for(Config, config, home, seed=seed, data=data)
     with _context(config, log) as context:
         run = Iteration(
             config,
             Path(folder),
             _model(config, home) if model is None else model,
-            _trainer(config, home, log) if trainer is None else trainer,
+            open_trainer(config, home, log) if trainer is None else trainer,
             context,
             log,
             None if base is None else Path(base),
@@ -84,28 +77,6 @@ def _model(config: Config, home: Path) -> Model:
 
     source = home / config.model.source
     return load_factory(source, {}) if is_factory(source) else api.load(source)
-
-
-def _trainer(config: Config, home: Path, log: Callable[[str], None]) -> Trainer:
-    missing = [name for name in ("torch", "lightning_fabric") if find_spec(name) is None]
-    if missing:
-        mend = "install the extra: pip install 'irprune[torch]'"
-        raise IrpruneError(f"training needs {' and '.join(missing)}", mend=mend)
-    from irprune.backends.torch.training.data import Augmentation, open_data
-    from irprune.backends.torch.training.trainer import TorchTrainer
-
-    table: DataSet = config.data
-    path = None if table.path is None else home / table.path
-    data = open_data(
-        table.name,
-        path,
-        mean=table.mean,
-        std=table.std,
-        augmentation=Augmentation(table.crop, table.flip),
-        size=table.size,
-        workers=table.workers,
-    )
-    return TorchTrainer(data, config.train, config.machine, log)
 
 
 @contextmanager

@@ -1,19 +1,15 @@
-"""What an iterative run is told: the tables of its TOML file.
-
-``[train] solver = "solver.prototxt"``, relative to the file, takes optimiser, schedule, number of
-steps, clipping and seed from Caffe; epochs and batch still stand in the table.
-"""
+"""What an iterative run is told: the tables of its TOML file."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from irprune.errors import IrpruneError
+from irprune.explore.settings import Settings, read_settings
 from irprune.ranges import check_range
-from irprune.recipe import Machine, Recipe
-from irprune.tables import from_table, read_toml
+from irprune.recipe import Recipe
 
 Method = Literal["ilp", "iap", "aiap"]
 Counting = Literal["paper", "physical"]
@@ -27,25 +23,6 @@ class Network:
     """An ONNX file, or ``file.py:factory``, which is executed; relative to the configuration."""
     weights: Literal["given", "fresh"] = "given"
     """`fresh`: drawn anew by the seed, as torch initialises its layers."""
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """``[data]``: see `open_data` of the torch backend."""
-
-    name: str
-    path: str | None = None
-    """Relative to the configuration."""
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    crop: int = 0
-    flip: bool = False
-    size: int = 224
-    workers: int = 4
-
-    def __post_init__(self) -> None:
-        check_range(self, "[0, inf)", "crop", "workers")
-        check_range(self, "[1, inf)", "size")
 
 
 @dataclass(frozen=True)
@@ -114,16 +91,13 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """A whole configuration."""
 
     model: Network
-    data: DataSet
-    train: Recipe
     rewind: Rewinding
     prune: Pruning = field(default_factory=Pruning)
     objective: Objective = field(default_factory=Objective)
-    machine: Machine = field(default_factory=Machine)
     pretrained: bool = False
     """The model's weights are those of a trained network: round 0 only measures it."""
     latency: bool = True
@@ -154,29 +128,7 @@ class Config:
 
 def read_config(path: Path | str) -> Config:
     """Read a configuration (IrpruneError naming file, key and mend)."""
-    path = Path(path)
-    table = read_toml(path)
-    train = table.get("train")
-    solver = train.pop("solver", None) if isinstance(train, dict) else None
-    config = from_table(Config, table, path)
-    return config if solver is None else _by_caffe(config, solver, set(table["train"]), path)
-
-
-def _by_caffe(config: Config, name: Any, given: set[str], path: Path) -> Config:
-    """Return a configuration trained as a solver file says (IrpruneError: it is said twice)."""
-    from irprune.frontends.caffe.recipe import recipe_of
-    from irprune.frontends.caffe.solver import read_solver
-
-    if not isinstance(name, str):
-        raise IrpruneError("is no path of a solver", file=path, node="train.solver")
-    solver = read_solver(path.parent / name)
-    its = {"optimizer", "schedule", "clip", "steps"}
-    if solver.random_seed is not None:
-        its.add("seed")
-    for key in sorted(its & given):
-        mend = f"remove it here, or from {name}"
-        raise IrpruneError("the solver says it too", file=path, node=f"train.{key}", mend=mend)
-    return replace(config, train=recipe_of(solver, config.train))
+    return read_settings(Config, path)
 
 
 def _told(recipe: Recipe) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, TypedDict, cast, get_origin, get_type_hints
 
 from irprune.errors import IrpruneError
-from irprune.explore.iterate.files import again, read_json
+from irprune.explore.folders import read_json
+from irprune.explore.iterate.files import again
 from irprune.passes.rounds import Kind
 
 

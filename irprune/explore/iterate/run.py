@@ -22,10 +22,11 @@ from irprune.atomic import write_text
 from irprune.channels import ChannelClasses, Channels
 from irprune.cost import Cost
 from irprune.errors import CheckFailed, IrpruneError
+from irprune.explore.folders import Identity, alone, claim, writable
 from irprune.explore.iterate import measure
 from irprune.explore.iterate.config import Config
-from irprune.explore.iterate.files import alone, load_model, load_plan, writable
-from irprune.explore.iterate.identity import Identity, check_base, claim, identity_of
+from irprune.explore.iterate.files import load_model, load_plan
+from irprune.explore.iterate.identity import check_base, identity_of
 from irprune.explore.iterate.records import Record, Selection, read_record, read_selection
 from irprune.explore.iterate.report import write_report
 from irprune.explore.iterate.selection import Scoring
@@ -58,7 +59,8 @@ class Iteration:
     def run(self) -> list[Record]:
         """Do what is left to do; return the records of all rounds, the original's first."""
         with writable(self.folder), alone(self.folder):
-            claim(self.folder, self._identity, self.log)
+            unlike = "seed a factory that draws weights, or name round-000/start.onnx"
+            claim(self.folder, self._identity, results="round-*", unlike=unlike, log=self.log)
             records = self._rounds()
             write_report(self.config, records, self.folder)
             return records

@@ -53,7 +53,7 @@ def model(
             {"given": "int64[N, 6] i", "nodes": "x = Cast<to: int = 1>(i) y = MatMul(x, w)"},
             "input i takes INT64",
         ),
-        ({"given": "float[2, 6] x", "result": "float[2, 4] y"}, "input x has the fixed batch 2"),
+        ({"given": "float x", "nodes": "y = Mul(x, x)"}, "input x has no axis for the batch"),
         (
             {"nodes": "a = MatMul(x, w) y = ReduceMax<axes: ints = [1], keepdims: int = 0>(a)",
              "result": "float[N] y"},
@@ -70,6 +70,37 @@ def test_models_that_do_not_fit(tmp_path: Path, changes: dict[str, str], message
     given = model(tmp_path, **changes)  # type: ignore[arg-type]
     with pytest.raises(IrpruneError, match=f"net.onnx: {message}"):
         trainer().fit(given, tmp_path / "run")
+
+
+def test_a_batch_that_only_the_file_fixes_is_trained(tmp_path: Path) -> None:
+    given = model(tmp_path, given="float[2, 6] x", result="float[2, 4] y")
+    free = model(tmp_path)
+    assert trainer().fit(given, tmp_path / "run") == trainer().fit(free, tmp_path / "free")
+    before, after = (m.ir.graph.initializers["w"].const_value for m in (free, given))
+    assert before is not None and after is not None
+    assert np.array_equal(before.numpy(), after.numpy())
+
+
+BENT = (
+    "s = Constant<value_ints = [3, 4]>() t = Constant<value_ints = [2, 6]>() "
+    "a = Reshape(x, s) b = Reshape(a, t) y = MatMul(b, w)"
+)
+SUM = "a = ReduceSum<keepdims: int = 1>(x, axis) b = Add(a, x) y = MatMul(b, w)"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        (BENT, "inside too: shape"),
+        (f"axis = Constant<value_ints = [0]>() {SUM}", "examples of another one are mixed up"),
+    ],
+)
+def test_a_batch_that_the_graph_fixes_is_refused(tmp_path: Path, nodes: str, message: str) -> None:
+    given = model(tmp_path, nodes, "float[2, 6] x", "float[2, 4] y")
+    with pytest.raises(IrpruneError, match=f"net.onnx: the batch is fixed to 2.*{message}"):
+        trainer().fit(given, tmp_path / "run")
+    with pytest.raises(IrpruneError, match=f"net.onnx: the batch is fixed to 2.*{message}"):
+        trainer().score(given)
 
 
 def test_labels_that_no_known_axis_holds(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from irprune import Model
 from irprune.explore.iterate import iterate
 from irprune.explore.iterate.config import (
     Config,
-    DataSet,
     Network,
     Objective,
     Pruning,
     Rewinding,
 )
+from irprune.explore.settings import DataSet
 from irprune.recipe import Machine, Optimizer, Recipe
 
 CONFIG = Config(

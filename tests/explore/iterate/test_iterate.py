@@ -279,7 +279,7 @@ def test_the_examples_are_the_paper_s(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "model: is missing"),
+        ("", "data: is missing"),
         (
             '[model]\nsource="a"\n[data]\nname="mnist"\n[train]\nepochs=2\n[rewind]\nepoch=2',
             "epoch",

@@ -8,7 +8,8 @@ import pytest
 
 from irprune.errors import IrpruneError
 from irprune.explore.iterate import read_config
-from irprune.explore.iterate.config import DataSet, Objective, Pruning
+from irprune.explore.iterate.config import Objective, Pruning
+from irprune.explore.settings import DataSet
 
 NAN = float("nan")
 

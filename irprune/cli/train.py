@@ -1,0 +1,78 @@
+"""`irprune train`: train a network, such as a pruned one, as a recipe says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from irprune.cli import common
+from irprune.cli.format import table
+
+
+@click.command(cls=common.Command)
+@click.argument("config", type=common.FILE)
+@click.argument("model", type=common.FILE)
+@click.option(
+    "-o", "--output", type=common.FILE, required=True, metavar="OUT", help="Write the model here."
+)
+@click.option(
+    "--teacher",
+    type=common.FILE,
+    metavar="T.onnx",
+    help="Distil from this network, such as the original of a pruned MODEL.",
+)
+@click.option(
+    "--folder",
+    type=common.FILE,
+    metavar="FOLDER",
+    help="Keep log and checkpoint here; by default in OUT.training.",
+)
+@click.option("--data", type=common.FILE, help="Path of the data set, instead of CONFIG's.")
+@click.option("--seed", type=click.IntRange(0), help="Seed, instead of CONFIG's.")
+@common.source
+@common.common
+def train(
+    config: Path,
+    model: Path,
+    output: Path,
+    teacher: Path | None,
+    folder: Path | None,
+    data: Path | None,
+    seed: int | None,
+    source: common.Source,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Train MODEL as CONFIG.toml says, and write it with its new weights.
+
+    CONFIG has the tables [data], [train] and [machine]. The same command goes on where a killed
+    one stopped, from what FOLDER keeps; remove FOLDER when you are done. A MODEL that is named as
+    file.py:factory is executed.
+    """
+    from irprune.explore.settings import read_settings
+    from irprune.explore.train import Config, leads
+    from irprune.explore.train import train as run
+
+    asked = read_settings(Config, config)
+    common.check_outputs([output], [config, model, teacher, source.weights])
+    lead = leads(asked.machine)
+    done = run(
+        asked,
+        source.read(model, seed or 0),
+        output.with_name(f"{output.name}.training") if folder is None else folder,
+        teacher=None if teacher is None else common.Source().read(teacher),
+        home=config.parent,
+        seed=seed,
+        data=data,
+        log=common.log if lead else lambda message: None,
+    )
+    if not lead:
+        return
+    done.model.save(output)
+    told = {"teacher": done.teacher, "before": done.before, "after": done.after}
+    scores = {name: score for name, score in told.items() if score is not None}
+    rows = [[name, f"{s.accuracy:.2%}", f"{s.loss:.4f}"] for name, s in scores.items()]
+    facts = {name: asdict(score) for name, score in scores.items()} | {"epochs": done.epochs}
+    common.emit(facts, table([["", "accuracy", "loss"], *rows]), as_json)

@@ -1,0 +1,109 @@
+"""The folder of a run: held by one process at a time, and for one run only.
+
+``run.json`` says which: what was asked for, of which network, on which data. Where network and data
+lie is noted there too, but does not tell runs apart: their hashes do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from irprune.atomic import write_text
+from irprune.errors import IrpruneError
+
+Identity = dict[str, Any]
+"""What decides the results of a run, as JSON."""
+FOUND = ("network", "examples")
+"""What an identity tells of the contents of files."""
+NEW_FOLDER = "choose another folder, or remove this one"
+_NOTED = {"model": "source", "data": "path", "prune": "verify"}
+
+
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Make the folder; turn what the disk refuses into an IrpruneError, which names the file."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        mend = f"{folder} must be a folder that can be written to, with room left"
+        reason = error.strerror or str(error)
+        raise IrpruneError(reason, file=error.filename or folder, mend=mend) from error
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which ends with the process (IrpruneError: another one holds it)."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            reason = "another process is at work in this folder"
+            raise IrpruneError(reason, file=folder, mend="wait for it, or end it") from error
+        yield
+
+
+def read_json(path: Path, mend: str) -> dict[str, Any]:
+    """Return the object that a JSON file holds (IrpruneError: none)."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise IrpruneError(f"cannot read: {error}", file=path, mend=mend) from error
+    if not isinstance(found, dict):
+        raise IrpruneError("is no JSON object", file=path, mend=mend)
+    return found
+
+
+def claim(
+    folder: Path,
+    mine: Identity,
+    *,
+    results: str,
+    unlike: str,
+    log: Callable[[str], None],
+) -> None:
+    """Note what a folder is for (IrpruneError: it is for something else).
+
+    Args:
+        results: matches what a run leaves in its folder besides ``run.json``.
+        unlike: what to do where only the network is another one.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        if any(folder.glob(results)):
+            reason = f"it is missing, so nobody knows which run the {results} beside it is of"
+            raise IrpruneError(reason, file=path, mend=NEW_FOLDER)
+        _note(path, mine)
+        return
+    found = read_json(path, NEW_FOLDER)
+    missing = {key: mine[key] for key in FOUND if key not in found}
+    changed = differing(found | missing, mine)
+    if changed:
+        reason = f"the folder holds another run: {', '.join(changed)} differ"
+        mend = f"{unlike}; else {NEW_FOLDER}" if changed == ["network"] else NEW_FOLDER
+        raise IrpruneError(reason, file=path, mend=mend)
+    if missing:
+        _note(path, found | missing)
+        log(f"{path} did not tell {' and '.join(missing)}; noted as they are now")
+
+
+def differing(one: Identity, two: Identity) -> list[str]:
+    """Return which parts of two identities differ."""
+    return [key for key in two if _decisive(key, one.get(key)) != _decisive(key, two[key])]
+
+
+def _decisive(key: str, part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    return {name: value for name, value in part.items() if name != _NOTED.get(key)}
+
+
+def _note(path: Path, identity: Identity) -> None:
+    write_text(path, json.dumps(identity, indent=1) + "\n")

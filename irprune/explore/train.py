@@ -1,0 +1,119 @@
+"""One training as a TOML file says: fine-tuning of a pruned network, or learning from scratch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from irprune.errors import IrpruneError
+from irprune.explore.folders import Identity, alone, claim, writable
+from irprune.explore.settings import Settings, asked_for, open_trainer
+from irprune.fingerprint import structure_hash, weights_hash
+from irprune.model import Model
+from irprune.recipe import Machine
+from irprune.training import Score, Trainer
+
+
+@dataclass(frozen=True)
+class Config(Settings):
+    """What a training is told."""
+
+    weights: Literal["given", "fresh"] = "given"
+    """`fresh`: drawn anew by the seed, as torch initialises its layers, so that the network
+    learns from scratch."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network after its training, and what it and its teacher do on the test split."""
+
+    model: Model
+    before: Score
+    after: Score
+    epochs: int
+    teacher: Score | None = None
+
+
+def train(
+    config: Config | Path | str,
+    model: Model,
+    folder: Path | str,
+    *,
+    teacher: Model | None = None,
+    home: Path | str | None = None,
+    seed: int | None = None,
+    data: Path | str | None = None,
+    trainer: Trainer | None = None,
+    log: Callable[[str], None] = lambda message: None,
+) -> Trained:
+    """Train a copy of a model, or go on with that; `folder` keeps logs and checkpoints.
+
+    Args:
+        config: a configuration, or the path of its file.
+        model: a classifier with one input and a dynamic batch.
+        folder: what a training that was killed goes on from; for this training alone.
+        teacher: the network that is distilled from, such as the original of a pruned one; asked
+            for just where the configuration says `train.distillation`.
+        home: the folder that paths in the configuration are relative to; by default that of its
+            file, or the current one.
+        seed: instead of the configuration's.
+        data: path of the data set, instead of the configuration's.
+        trainer: who trains; by default torch, on the configuration's data and machine.
+        log: takes one line of progress.
+
+    Raises:
+        IrpruneError: configuration, data, model, teacher or folder do not fit; torch is missing.
+        CheckFailed: the loss is no number any more.
+    """
+    config, home = asked_for(Config, config, home, seed=seed, data=data)
+    folder = Path(folder)
+    _check_teacher(config, teacher)
+    if trainer is None:
+        trainer = open_trainer(config, home, log)
+    with ExitStack() as held:
+        held.enter_context(writable(folder))
+        if leads(config.machine):
+            held.enter_context(alone(folder))
+            identity = _identity(config, model, teacher, trainer)
+            unlike = "seed a factory that draws weights, or name an ONNX file"
+            claim(folder, identity, results="checkpoint.pt", unlike=unlike, log=log)
+        pupil = model.clone()
+        if config.weights == "fresh":
+            trainer.initialise(pupil, config.train.seed)
+        taught = None if teacher is None else trainer.score(teacher)
+        before = trainer.score(pupil)
+        log(f"train: accuracy {before.accuracy:.2%}, loss {before.loss:.4f} before training")
+        fitted = trainer.fit(pupil, folder, teacher=teacher)
+        return Trained(pupil, before, fitted.score, fitted.epochs, taught)
+
+
+def leads(machine: Machine) -> bool:
+    """Return whether this process is the one, of all that train together, that writes files."""
+    return machine.devices == 1 or os.environ.get("RANK", "0") == "0"
+
+
+def _check_teacher(config: Config, teacher: Model | None) -> None:
+    distilled = config.train.distillation.weight > 0
+    if distilled and teacher is None:
+        mend = "name a teacher, such as the network before its pruning, or set weight = 0"
+        raise IrpruneError("nobody teaches", node="train.distillation", mend=mend)
+    if teacher is not None and not distilled:
+        mend = "set a weight above 0, or leave the teacher out"
+        raise IrpruneError("the teacher has no weight", node="train.distillation", mend=mend)
+
+
+def _identity(config: Config, model: Model, teacher: Model | None, trainer: Trainer) -> Identity:
+    network = {
+        "structure": structure_hash(model.ir),
+        "weights": weights_hash(model.ir) if config.weights == "given" else None,
+    }
+    told = asdict(config) | {"network": network, "examples": trainer.fingerprint()}
+    told["teacher"] = None if teacher is None else weights_hash(teacher.ir)
+    del told["machine"]
+    made: Identity = json.loads(json.dumps(told))
+    return made

@@ -1,0 +1,223 @@
+"""One training by a TOML file: of given or fresh weights, distilled or not, and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from strategies import Net
+
+import irprune
+from irprune import IrpruneError, Model
+from irprune.backends.torch.training import loop
+from irprune.cli import main
+from irprune.explore.settings import DataSet, read_settings
+from irprune.explore.train import Config, train
+from irprune.recipe import Distillation, Machine, Recipe
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "train"
+TABLES = """
+[data]
+name = "npz"
+path = "data.npz"
+[train]
+epochs = 2
+batch = 20
+[train.optimizer]
+name = "nadam"
+lr = 0.01
+[machine]
+accelerator = "cpu"
+"""
+
+
+def network(seed: int, hidden: int = 8) -> Model:
+    net = Net(seed=seed)
+    x = net.op("Gemm", net.input("N", 6), net.weight(6, hidden), net.weight(hidden))
+    net.op("Gemm", net.op("Relu", x), net.weight(hidden, 3), net.weight(3), name="y")
+    return net.model()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A folder with a data set, the settings of a training, and a network."""
+    random = np.random.default_rng(0)
+    y = random.integers(0, 3, 160)
+    x = (random.normal(size=(160, 6)) + y[:, None]).astype(np.float32)
+    arrays = {"x_train": x[:100], "y_train": y[:100], "x_test": x[100:], "y_test": y[100:]}
+    np.savez(tmp_path / "data.npz", **arrays)  # type: ignore[arg-type]
+    (tmp_path / "train.toml").write_text(TABLES)
+    network(0).save(tmp_path / "net.onnx")
+    return tmp_path
+
+
+@pytest.fixture
+def config(home: Path) -> Config:
+    data, machine = DataSet("npz", str(home / "data.npz")), Machine("cpu")
+    return Config(data=data, train=Recipe(epochs=2, batch=20), machine=machine)
+
+
+def weights(model: Model) -> dict[str, np.ndarray]:
+    found = {name: v.const_value for name, v in model.ir.graph.initializers.items()}
+    return {name: tensor.numpy() for name, tensor in found.items() if tensor is not None}
+
+
+def command(home: Path, *more: str) -> list[str]:
+    return ["train", f"{home}/train.toml", f"{home}/net.onnx", "-o", f"{home}/out.onnx", *more]
+
+
+def refused(arguments: list[str], message: str) -> None:
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_examples_can_be_read(path: Path) -> None:
+    assert read_settings(Config, path).data.path is not None
+
+
+def test_the_command_writes_the_trained_network(home: Path) -> None:
+    before = (home / "net.onnx").read_bytes()
+    done = CliRunner().invoke(main, command(home, "--json"))
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["epochs"] == 2
+    assert told["after"]["loss"] < told["before"]["loss"]
+    assert (home / "net.onnx").read_bytes() == before
+    rows = (home / "out.onnx.training" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(row)["epoch"] for row in rows if "accuracy" in row] == [1, 2]
+    score = train(home / "train.toml", irprune.load(home / "out.onnx"), home / "again").before
+    assert (score.accuracy, score.loss) == pytest.approx([*told["after"].values()], abs=1e-5)
+
+
+def test_the_model_that_is_given_stays(config: Config, tmp_path: Path) -> None:
+    model, same = network(0), network(0)
+    trained = train(config, model, tmp_path / "run").model
+    assert all(np.array_equal(a, weights(same)[n]) for n, a in weights(model).items())
+    assert not all(np.array_equal(a, weights(same)[n]) for n, a in weights(trained).items())
+
+
+def test_a_killed_training_goes_on_to_the_same_end(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(home / "train.toml", network(0), home / "whole")
+    steps: list[int] = []
+
+    class Killed(BaseException):
+        pass
+
+    def counted(recipe: Recipe, step: int, process: int = 0) -> int:
+        if len(steps) == 17:  # an epoch of 5 steps draws 5 seeds of examples, then 5 of dropout
+            raise Killed
+        steps.append(step)
+        return seed_of(recipe, step, process)
+
+    seed_of = loop.seed_of
+    monkeypatch.setattr(loop, "seed_of", counted)
+    with pytest.raises(Killed):
+        train(home / "train.toml", network(0), home / "cut")
+    monkeypatch.undo()
+    assert steps[-1] == 6
+    assert train(home / "train.toml", network(0), home / "cut").after == whole.after
+
+
+def test_what_is_done_is_not_done_again(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = train(config, network(0), tmp_path / "run")
+    monkeypatch.setattr(loop, "seed_of", None)
+    again = train(config, network(0), tmp_path / "run")
+    assert (again.after, again.epochs) == (once.after, 2)
+    assert all(np.array_equal(a, weights(again.model)[n]) for n, a in weights(once.model).items())
+
+
+def test_fresh_weights_do_not_depend_on_the_given_ones(config: Config, tmp_path: Path) -> None:
+    fresh = replace(config, weights="fresh")
+    one = train(fresh, network(0), tmp_path / "one")
+    two = train(fresh, network(1), tmp_path / "two")
+    other = train(fresh, network(0), tmp_path / "other", seed=1)
+    assert one.before == two.before != other.before
+    assert one.after == two.after
+    assert train(config, network(1), tmp_path / "given").before != one.before
+
+
+def test_a_teacher_teaches(config: Config, tmp_path: Path) -> None:
+    taught = replace(config, train=replace(config.train, distillation=Distillation(0.9)))
+    teacher = train(config, network(1, 32), tmp_path / "teacher").model
+    one = train(taught, network(0), tmp_path / "one", teacher=teacher)
+    two = train(taught, network(0), tmp_path / "two", teacher=network(2, 32))
+    assert one.teacher is not None
+    assert one.after != two.after
+    with pytest.raises(IrpruneError, match="another run: teacher differ"):
+        train(taught, network(0), tmp_path / "one", teacher=network(2, 32))
+
+
+@pytest.mark.parametrize(
+    ("weight", "teacher", "message"),
+    [(0.5, False, "nobody teaches.*name a teacher"), (0.0, True, "has no weight.*leave the teac")],
+)
+def test_teachers_and_recipes_must_agree(
+    config: Config, tmp_path: Path, weight: float, teacher: bool, message: str
+) -> None:
+    config = replace(config, train=replace(config.train, distillation=Distillation(weight)))
+    with pytest.raises(IrpruneError, match=message):
+        train(config, network(0), tmp_path / "r", teacher=network(1) if teacher else None)
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda c: replace(c, train=replace(c.train, epochs=3)), "another run: train differ"),
+        (lambda c: replace(c, weights="fresh"), "another run: weights, network differ"),
+    ],
+)
+def test_a_folder_is_for_one_training(
+    config: Config, tmp_path: Path, changed: Callable[[Config], Config], message: str
+) -> None:
+    train(config, network(0), tmp_path / "run")
+    with pytest.raises(IrpruneError, match=message):
+        train(changed(config), network(0), tmp_path / "run")
+    with pytest.raises(IrpruneError, match="another run: network differ; seed a factory"):
+        train(config, network(1), tmp_path / "run")
+    (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(IrpruneError, match=r"run\.json: it is missing"):
+        train(config, network(0), tmp_path / "run")
+
+
+def test_bad_calls_are_named(home: Path) -> None:
+    refused(command(home, "--data", f"{home}/none.npz"), "none.npz: ")
+    refused(command(home, "--teacher", f"{home}/net.onnx"), "the teacher has no weight")
+    refused(command(home, "--weights", "x.caffemodel"), "go with a .prototxt")
+    refused(command(home, "-o", f"{home}/net.onnx"), "is also an input of this command")
+    (home / "train.toml").write_text(TABLES + "[prune]\n")
+    refused(command(home), "train.toml: prune: unknown key")
+    (home / "train.toml").write_text(TABLES.replace("epochs = 2\n", ""))
+    refused(command(home), "train.toml: train.epochs: is missing")
+    assert not (home / "out.onnx").exists()
+
+
+def test_several_processes_train_as_one(home: Path) -> None:
+    """Each of them runs the command; the first one writes, and tells."""
+    one = CliRunner().invoke(main, command(home, "--json"))
+    (home / "train.toml").write_text(TABLES + "devices = 2\nstrategy = 'ddp'\n")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    several = [sys.executable, *launcher, "-m", "irprune", *command(home, "--json")]
+    several += ["-o", f"{home}/two.onnx"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    two = subprocess.run(several, env=environment, capture_output=True, text=True)
+    assert two.returncode == 0, two.stderr
+    found, wanted = json.loads(two.stdout), json.loads(one.stdout)
+    for part in ("before", "after"):
+        assert found[part] == pytest.approx(wanted[part], abs=1e-5)
+    for name, array in weights(irprune.load(home / "two.onnx")).items():
+        assert np.allclose(array, weights(irprune.load(home / "out.onnx"))[name], atol=1e-5)
