@@ -62,7 +62,7 @@ def iterate(
         run = Iteration(
             config,
             Path(folder),
-            _model(config, home) if model is None else model,
+            _model(config, home, log) if model is None else model,
             open_trainer(config, home, log) if trainer is None else trainer,
             context,
             log,
@@ -71,11 +71,18 @@ def iterate(
         return run.run()
 
 
-def _model(config: Config, home: Path) -> Model:
+def _model(config: Config, home: Path, log: Callable[[str], None]) -> Model:
     from irprune import api
     from irprune.frontends.torch import is_factory, load_factory
 
     source = home / config.model.source
+    if source.suffix == ".prototxt":
+        from irprune.frontends.caffe import from_caffe
+
+        weights = config.model.caffemodel
+        return from_caffe(
+            source, None if weights is None else home / weights, seed=config.train.seed, warn=log
+        )
     return load_factory(source, {}) if is_factory(source) else api.load(source)
 
 

@@ -20,9 +20,16 @@ class Network:
     """``[model]``: what is pruned."""
 
     source: str
-    """An ONNX file, or ``file.py:factory``, which is executed; relative to the configuration."""
+    """An ONNX file, a prototxt, or ``file.py:factory``, which is executed; relative to the
+    configuration."""
     weights: Literal["given", "fresh"] = "given"
     """`fresh`: drawn anew by the seed, as torch initialises its layers."""
+    caffemodel: str | None = None
+    """The weights of a prototxt, relative to the configuration; its fillers draw them otherwise."""
+
+    def __post_init__(self) -> None:
+        if self.caffemodel is not None and not self.source.endswith(".prototxt"):
+            raise IrpruneError("goes with a prototxt", node="model.caffemodel")
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,7 @@ class Config(Settings):
         """What decides the results: everything but the machine and the objective."""
         found = asdict(self)
         del found["machine"], found["objective"], found["latency"]
+        del found["model"]["caffemodel"]  # the weights in it count
         return found | {"train": _told(self.train)}
 
 

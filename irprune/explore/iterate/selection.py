@@ -17,6 +17,7 @@ from irprune.passes.scores.activity import Activity, DataCriterion, measured_at
 from irprune.passes.scores.calibration import Samples
 from irprune.passes.scores.importance import Importance
 from irprune.plan import Mask
+from irprune.queries import dims_of
 from irprune.shapes import infer
 from irprune.training import Trainer
 
@@ -91,7 +92,7 @@ class Scoring:
 
     def _by_activity(self, model: Model, channels: Channels, groups: list[Group]) -> Scored:
         x, y = self.trainer.sample(model, self.how.samples, self.seed)
-        samples = Samples({model.ir.graph.inputs[0].name or "": x}, y, _MOST_BATCH)
+        samples = Samples({model.ir.graph.inputs[0].name or "": x}, y, self._batch(model))
         seen = [group for group in groups if measured_at(channels, group)]
         if not seen:
             return []
@@ -100,6 +101,17 @@ class Scoring:
         )
         activity = Activity(model, channels, seen, criterion, samples, self.context)
         return [(group, activity.of(group)) for group in seen]
+
+    def _batch(self, model: Model) -> int:
+        """Return how many samples are measured at once (IrpruneError: the model fixes another)."""
+        (fixed, *_) = dims_of(model.ir.graph.inputs[0]) or [None]
+        if not isinstance(fixed, int):
+            return _MOST_BATCH
+        if self.how.samples % fixed:
+            reason = f"{self.how.samples} is no multiple of {fixed}, the batch that the model fixes"
+            mend = f"set it to {-(-self.how.samples // fixed) * fixed}"
+            raise IrpruneError(reason, file=model.provenance.path, node="prune.samples", mend=mend)
+        return fixed
 
 
 def _by_weights(channels: Channels, groups: list[Group]) -> Scored:
