@@ -26,14 +26,23 @@ from irprune.recipe import Machine, Optimizer, Recipe
 devices, folder, count, layer = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 random = np.random.default_rng(0)
 x, y = random.normal(size=(75, 12)).astype(np.float32), random.integers(0, 3, 75)
-data = ArrayData(x[:count], y[:count], x[count:], y[count:])
+class Told(ArrayData):
+    seeds = []  # of augmentation, as this process asks for it
+
+    def batches(self, split, draws, device):
+        self.seeds += [draw.seed for draw in draws if split == "train"]
+        return super().batches(split, draws, device)
+
+data = Told(x[:count], y[:count], x[count:], y[count:])
 torch.manual_seed(0)
 middle = {"ReLU": nn.ReLU(), "BatchNorm1d": nn.BatchNorm1d(8)}[layer]
 net = nn.Sequential(nn.Linear(12, 8), middle, nn.Linear(8, 3))
 machine = Machine("cpu", devices, "ddp" if devices > 1 else "auto", log_steps=1)
 recipe = Recipe(epochs=2, batch=16, clip=0.5, optimizer=Optimizer("sgd", lr=0.3, momentum=0.9))
 rows = train(Job(net, data, recipe, folder, machine))
-if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+torch.save(Told.seeds, folder / f"seeds-{rank}.pt")
+if rank == 0:
     torch.save({"rows": rows, "weights": net.state_dict()}, folder / "end.pt")
 """
 
@@ -61,6 +70,12 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         assert mine == pytest.approx(theirs, abs=1e-5)
     for name, tensor in one["weights"].items():  # type: ignore[attr-defined]
         assert torch.allclose(tensor, two["weights"][name], atol=1e-5)  # type: ignore[index]
+    alone, first, second = (
+        torch.load(tmp_path / name, weights_only=True)
+        for name in ("one/seeds-0.pt", "two/seeds-0.pt", "two/seeds-1.pt")
+    )
+    assert first == alone
+    assert len({*first, *second}) == len(first) + len(second)  # crops and flips are each their own
 
 
 def test_a_last_batch_of_one_example_for_each_is_left_out(tmp_path: Path) -> None:
