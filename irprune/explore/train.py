@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from irprune import api
 from irprune.errors import IrpruneError
 from irprune.explore.folders import Identity, alone, claim, writable
 from irprune.explore.settings import Settings, asked_for, open_trainer
@@ -51,7 +52,7 @@ def train(
     trainer: Trainer | None = None,
     log: Callable[[str], None] = lambda message: None,
 ) -> Trained:
-    """Train a copy of a model, or go on with that; `folder` keeps logs and checkpoints.
+    """Train a normalised copy of a model, or go on with that; `folder` keeps logs and checkpoints.
 
     Args:
         config: a configuration, or the path of its file.
@@ -77,12 +78,12 @@ def train(
         trainer = open_trainer(config, home, log)
     with ExitStack() as held:
         held.enter_context(writable(folder))
+        pupil = api.run("normalize", model, verify=False).model
         if leads(config.machine):
             held.enter_context(alone(folder))
-            identity = _identity(config, model, teacher, trainer)
+            identity = _identity(config, pupil, teacher, trainer)
             unlike = "seed a factory that draws weights, or name an ONNX file"
             claim(folder, identity, results="checkpoint.pt", unlike=unlike, log=log)
-        pupil = model.clone()
         if config.weights == "fresh":
             trainer.initialise(pupil, config.train.seed)
         taught = None if teacher is None else trainer.score(teacher)

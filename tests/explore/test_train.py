@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from onnx import numpy_helper
 from strategies import Net
 
 import irprune
@@ -104,6 +105,16 @@ def test_the_model_that_is_given_stays(config: Config, tmp_path: Path) -> None:
     trained = train(config, model, tmp_path / "run").model
     assert all(np.array_equal(a, weights(same)[n]) for n, a in weights(model).items())
     assert not all(np.array_equal(a, weights(same)[n]) for n, a in weights(trained).items())
+
+
+def test_weights_that_nodes_compute_are_trained(config: Config, tmp_path: Path) -> None:
+    net = Net()
+    half = numpy_helper.from_array(np.array([0.5], np.float32))
+    w = net.op("ConstantOfShape", net.ints(6, 3), value=half, name="w")
+    net.op("MatMul", net.input("N", 6), w, name="y")
+    done = train(config, net.model(), tmp_path / "run")
+    assert done.after.loss < done.before.loss
+    assert weights(done.model)["w"].std() > 0
 
 
 def test_a_killed_training_goes_on_to_the_same_end(

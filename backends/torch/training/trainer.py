@@ -67,6 +67,7 @@ class TorchTrainer:
     ) -> Fitted:
         data = self.fitting(model)
         module = _trained(model, data)
+        _check_written_back(model, module)
 
         def after_epoch(epoch: int) -> None:
             if epoch in keep:
@@ -159,6 +160,16 @@ def _trained(model: Model, data: Data) -> Lowered:
         with naming(model.provenance.path):
             check_any_batch(module, data.shape, data.classes, batch)
     return module
+
+
+def _check_written_back(model: Model, module: Lowered) -> None:
+    """Raise IrpruneError, before any training, where a weight has no place in the file."""
+    try:
+        with naming(model.provenance.path):
+            model.update_from(module)
+    except IrpruneError as error:
+        error.mend = "nodes compute that weight: normalize the model first"
+        raise
 
 
 def _alone(recipe: Recipe) -> Recipe:
