@@ -242,10 +242,9 @@ def device(
 
     Looks at the layers of `model` after normalisation, or at those of a small sample network.
     """
+    from irprune.analyses import ChannelClasses, Groups
     from irprune.backends.catalogue import find
     from irprune.backends.stairs import describe, sample_network
-    from irprune.channels import ChannelClasses
-    from irprune.groups import Groups
     from irprune.passes.choice.candidates import Candidates
 
     chosen = find(name)

@@ -13,38 +13,20 @@ import onnx_ir as ir
 
 from irprune.errors import IrpruneError
 from irprune.inexact import checked
+from irprune.labelling import label
 from irprune.labels import PINNED, Axis, Labelled, Labels, Rows
 from irprune.ops import rule_for
-from irprune.passbase import Analysis
 from irprune.plan import Balanced, Kept, Mask, Plan
-from irprune.queries import describe, dims_of
+from irprune.queries import dims_of
 from irprune.walk import Heads, PinRecord, Walk
 
 if TYPE_CHECKING:
-    from irprune.model import Model
-    from irprune.passbase import Context
+    pass
 
 _ROUNDS = 4
 _COPIES = ("Transpose", "Slice", "Split", "Identity", "Cast")
 """Ops through which a weight stays itself: frameworks store Linear weights transposed."""
 _UNMADE = "positions that no parameter makes, as spatial ones are"
-
-
-@dataclass(frozen=True)
-class ChannelClasses(Analysis["Channels"]):
-    """Give every position along every tensor axis its channel class.
-
-    ``heads`` says which axis of a split channel axis carries the channels where both could,
-    ``allow`` which inexact ops may lose channels (`irprune.inexact`); with ``tie`` the groups of a
-    convolution or the heads lose the same indices, not only equally many.
-    """
-
-    heads: Heads = "inner"
-    allow: tuple[str, ...] = ()
-    tie: bool = False
-
-    def compute(self, model: Model, context: Context) -> Channels:
-        return analyse(model.ir.graph, self.heads, self.allow, self.tie)
 
 
 @dataclass(frozen=True)
@@ -350,8 +332,7 @@ def analyse(
         IrpruneError: ``allow`` names something that is no inexact op.
     """
     allow = checked(allow)
-    walk = Walk(graph, heads, allow=allow, tie=tie)
-    walk.run()
+    walk = label(graph, heads, allow=allow, tie=tie)
     if walk.taken:
         tried = [{key: choice.chosen for key, choice in walk.taken.items()}]
         for _ in range(_ROUNDS):
@@ -359,12 +340,10 @@ def analyse(
             if better in tried:  # nothing better, or each of two seems so until it is chosen
                 break
             tried.append(better)
-            walk = Walk(graph, heads, better, allow=allow, tie=tie)
-            walk.run()
+            walk = label(graph, heads, better, allow=allow, tie=tie)
         else:
             tried.append(_better_choices(walk))
-        walk = Walk(graph, heads, tried[-1], probing=False, allow=allow, tie=tie)
-        walk.run()
+        walk = label(graph, heads, tried[-1], probing=False, allow=allow, tie=tie)
     return Channels(graph, walk, walk.union_find.roots())
 
 
@@ -390,6 +369,3 @@ def pin_reasons(channels: Channels, sites: Sequence[Site]) -> dict[str, int]:
             reason = channels.reason(pinned) or "is pinned"
             counts[reason] = counts.get(reason, 0) + len(pinned)
     return counts
-
-
-__all__ = ["ChannelClasses", "Channels", "Site", "analyse", "describe", "pin_reasons"]

@@ -8,27 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from irprune.channels import ChannelClasses, Channels, Site
+from irprune.channels import Channels, Site
 from irprune.labels import Labels
-from irprune.passbase import Analysis
-from irprune.walk import Heads
 
 if TYPE_CHECKING:
-    from irprune.model import Model
-    from irprune.passbase import Context
-
-
-@dataclass(frozen=True)
-class Groups(Analysis["list[Group]"]):
-    """The coupled groups of a model, in the order in which their first producer stands."""
-
-    heads: Heads = "inner"
-    allow: tuple[str, ...] = ()
-    tie: bool = False
-
-    def compute(self, model: Model, context: Context) -> list[Group]:
-        channels = context.get(ChannelClasses(self.heads, self.allow, self.tie), model)
-        return coupled_groups(channels)
+    pass
 
 
 @dataclass(frozen=True)

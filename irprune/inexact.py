@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from irprune.errors import IrpruneError
-from irprune.norms import INEXACT, NORMS, find_norms
+from irprune.norms import NORMS, find_norms
 from irprune.ops import rule_for, rules
 from irprune.ops.rule import Rule
+from irprune.walk import INEXACT
 
 if TYPE_CHECKING:
     import onnx_ir as ir

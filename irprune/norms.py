@@ -15,8 +15,6 @@ from irprune.queries import constant_of
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-INEXACT = "inexact"
-"""In a policy's ``allow``: every inexact op."""
 NORMS = ("GroupNormalization", "LayerNormalization", "LpNormalization", "RMSNormalization")
 """The recognised norms, named like the ops that compute them in one node."""
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irprune.channels import ChannelClasses, Channels, Site, describe
+from irprune.analyses import ChannelClasses, Groups
+from irprune.channels import Channels, Site
 from irprune.cost import Cost
 from irprune.errors import IrpruneError
-from irprune.groups import Groups
 from irprune.labels import Rows
-from irprune.queries import dims_of
+from irprune.queries import describe, dims_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -1,4 +1,4 @@
-"""One walk over a graph in topological order: labels on every axis of every value.
+"""What op rules read and write: labels on every axis of every value.
 
 Rules talk to this class alone. It records each union and each pin with the node that caused
 it, so that `explain` can tell why a channel is coupled or stays.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -17,12 +16,12 @@ import onnx_ir as ir
 from irprune.balance import settled
 from irprune.errors import IrpruneError
 from irprune.labels import PINNED, Axis, Labelled, Labels, Rows, UnionFind, ids_of
-from irprune.norms import INEXACT, Norm, find_norms
-from irprune.ops import bodies, rule_for
-from irprune.queries import Dim, constant_of, describe, dims_of
+from irprune.queries import Dim, constant_of, dims_of
 
 ROWS_SINCE = 11
 """Opset from which on the proof can gather what each row keeps (GatherND)."""
+INEXACT = "inexact"
+"""In a policy's ``allow``: every inexact op."""
 Heads = Literal["inner", "whole"]
 
 
@@ -73,6 +72,7 @@ class Walk:
         allow: names of the inexact ops whose statistics may lose positions (`irprune.inexact`).
         tie: where only the counts of rows must be equal (groups of a convolution, heads), tie
             the same index of every row.
+        norms: the name of the norm that a node takes statistics for, where it is written out.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Walk:
         probing: bool = True,
         allow: Collection[str] = (),
         tie: bool = False,
+        norms: Mapping[ir.Node, str] | None = None,
     ) -> None:
         self.graph = graph
         self.allow = allow
@@ -91,13 +92,15 @@ class Walk:
         self.choices = dict(choices or {})
         self.probing = probing
         self.tie = tie
+        self.norms = norms or {}
         self.taken: dict[str, Choice] = {}
         self.labels: dict[ir.Value, list[Labelled]] = {}
         self.balances: list[Balance] = []
         self.cells: list[Labels] = []
         self.links: list[Link] = []
         self.pins: list[PinRecord] = []
-        self._where = ""
+        self.where = ""
+        """What the links and pins to come are due to."""
         inputs = [v for v in graph.inputs if not v.is_initializer()]
         sizes = [[d if isinstance(d, int) else 0 for d in dims_of(v) or []] for v in inputs]
         self.union_find = UnionFind(reserved=1 + sum(map(sum, sizes)))
@@ -152,7 +155,7 @@ class Walk:
             dims = self.dims(value)
             fresh = value.is_initializer()
             found = [
-                None if not isinstance(d, int) else self.fresh(d) if fresh else _zeros(d)
+                None if not isinstance(d, int) else self.fresh(d) if fresh else zeros(d)
                 for d in dims
             ]
             self.labels[value] = found
@@ -194,10 +197,10 @@ class Walk:
         if left.shape != right.shape:
             raise IrpruneError(
                 f"axes of {len(left)} and {len(right)} positions cannot be tied",
-                node=self._where,
+                node=self.where,
                 mend="the model's shapes disagree; check it with onnx.checker",
             )
-        self.links.append(Link(self._where, left, right))
+        self.links.append(Link(self.where, left, right))
         self.union_find.union(left, right)
 
     def label(self, value: ir.Value | None, axis: int, labels: Labelled) -> None:
@@ -219,7 +222,7 @@ class Walk:
         if self.tie:
             self._tie(rows)
         elif len(rows) > 1:
-            self.balances.append(Balance(self._where, rows))
+            self.balances.append(Balance(self.where, rows))
 
     def balance_parts(self, axis: Rows, cuts: Sequence[int]) -> None:
         """Balance what lies between cuts of an axis with rows: a cut moves with their counts."""
@@ -232,7 +235,7 @@ class Walk:
         ids = ids_of(axis)
         if not ids.any():
             return
-        self.pins.append(PinRecord(self._where, reason, ids))
+        self.pins.append(PinRecord(self.where, reason, ids))
         self.union_find.union(ids, np.zeros(1, dtype=np.int64))
 
     def apart(self, axes: Sequence[Labelled], reduced: Collection[int]) -> list[Labelled]:
@@ -250,14 +253,10 @@ class Walk:
 
         The rule lists the axis in its `statistics` too.
         """
-        norm = self._norms.get(node)
-        if any(name in self.allow for name in (INEXACT, node.op_type, norm and norm.name)):
+        norm = self.norms.get(node)
+        if any(name in self.allow for name in (INEXACT, node.op_type, norm)):
             return
-        self.pin(axis, reason if norm is None else f"{reason} of a {norm.name}")
-
-    @cached_property
-    def _norms(self) -> dict[ir.Node, Norm]:
-        return find_norms(self.graph)
+        self.pin(axis, reason if norm is None else f"{reason} of a {norm}")
 
     def pin_node(self, node: ir.Node, reason: str) -> None:
         """Keep every axis of every input and output of a node, for ``reason``."""
@@ -274,7 +273,7 @@ class Walk:
 
     def choose(self, key: str, candidates: Sequence[int]) -> int:
         """Decide which of several axes, the most wanted first, carries the channels."""
-        full = f"{self._where}:{key}"
+        full = f"{self.where}:{key}"
         return self.taken.setdefault(full, Choice(self.choices.get(full, candidates[0]))).chosen
 
     def offer(self, key: str, candidates: Mapping[int, Labels]) -> None:
@@ -282,77 +281,19 @@ class Walk:
 
         While probing, those that were not chosen stay unpinned; afterwards the caller pins them.
         """
-        entry = self.taken[f"{self._where}:{key}"]
+        entry = self.taken[f"{self.where}:{key}"]
         for index, labels in candidates.items():
             entry.candidates.setdefault(index, []).append(labels)
 
-    # The walk itself
-
-    def run(self) -> None:
-        """Label the whole graph; the axes of graph outputs are pinned last."""
-        for node in self.graph:
-            self._where = describe(node)
-            self._step(node)
-        for value in self.graph.outputs:
-            self._where = f"output {value.name}"
-            for axis in self.labels.get(value, ()):
-                self.pin(axis, "is part of a graph output")
-        self._settle()
-
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Tie the rows whose equal counts contradict each other, until the others can be kept."""
         while True:
             tangled, self.cells = settled(self.union_find, [b.rows for b in self.balances])
             if not tangled:
                 return
             for number in tangled:
-                self._where = self.balances[number].node
+                self.where = self.balances[number].node
                 self._tie(self.balances[number].rows)
-
-    def _step(self, node: ir.Node) -> None:
-        rule = rule_for(node)
-        for value in (node.inputs[k] for k in rule.lengths if k < len(node.inputs)):
-            for axis in self.rows(value) if value is not None else ():
-                self.pin(axis, "holds lengths or positions")
-        rule.propagate(node, self)
-        for body in bodies(node):
-            self._pin_captured(body)
-        for value in node.outputs:
-            self._check(node, value)
-
-    def _pin_captured(self, body: ir.Graph) -> None:
-        for inner in body.all_nodes():
-            for value in inner.inputs:
-                if value is not None and value.graph is self.graph and value.shape is not None:
-                    for axis in self.rows(value):
-                        self.pin(axis, "is read inside a control flow body")
-
-    def _check(self, node: ir.Node, value: ir.Value) -> None:
-        dims, axes = dims_of(value) or [], self.labels.get(value)
-        lengths = None if axes is None else [None if a is None else len(a) for a in axes]
-        expected = [d if isinstance(d, int) else None for d in dims]
-        if lengths is None or len(lengths) != len(expected):
-            raise IrpruneError(
-                f"the rule labelled {value.name} as {lengths}, its shape is {dims}",
-                node=describe(node),
-            )
-        for k, (length, size) in enumerate(zip(lengths, expected, strict=True)):
-            if length == size:
-                continue
-            if length is not None and size is not None:
-                raise IrpruneError(
-                    f"axis {k} of {value.name} has {size} positions, its inputs imply {length}",
-                    node=describe(node),
-                    mend="the model's shapes disagree; check it with onnx.checker",
-                )
-            # Known on one side only: opaque, so what is known must stay.
-            assert axes is not None
-            self.pin(axes[k], "meets a dynamic axis")
-            axes[k] = _zeros(size)
-        for axis in axes or ():
-            if isinstance(axis, Rows):
-                sized = [dims[k] for k in axis.per]
-                assert list(axis.labels.shape[:-1]) == sized, f"rows of {value.name}"
 
 
 def _same_rows(left: Labels | Rows, right: Labels | Rows) -> bool:
@@ -361,5 +302,6 @@ def _same_rows(left: Labels | Rows, right: Labels | Rows) -> bool:
     return not isinstance(left, Rows) and not isinstance(right, Rows)
 
 
-def _zeros(dim: Dim) -> Axis:
+def zeros(dim: Dim) -> Axis:
+    """Return the labels of an axis that stays whole; None where its length is not known."""
     return np.full(dim, PINNED, dtype=np.int64) if isinstance(dim, int) else None

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from irprune.channels import ChannelClasses, Channels, Site, analyse
+from irprune.analyses import ChannelClasses
+from irprune.channels import Channels, Site, analyse
 from irprune.errors import IrpruneError
 from irprune.facts import Flow
 from irprune.facts.bias import Biases, store

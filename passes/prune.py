@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from irprune.channels import ChannelClasses, Channels
+from irprune.analyses import ChannelClasses, Groups
+from irprune.channels import Channels
 from irprune.cost import Cost, CostModel, input_symbols
 from irprune.errors import IrpruneError
-from irprune.groups import Group, Groups
+from irprune.groups import Group
 from irprune.inexact import checked, passed
 from irprune.model import Model
 from irprune.passbase import Context, Pass, option

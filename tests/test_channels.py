@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,8 +23,10 @@ from strategies import (
     why,
 )
 
-from irprune.channels import ChannelClasses, analyse, pin_reasons
+from irprune.analyses import ChannelClasses
+from irprune.channels import analyse, pin_reasons
 from irprune.errors import IrpruneError
+from irprune.labelling import label
 from irprune.passbase import Context
 from irprune.walk import Heads, Walk
 
@@ -264,8 +268,12 @@ def test_a_choice_that_cannot_be_bettered_is_not_tried_again(
     x = net.op("MatMul", x, net.weight(2, 4, name="columns"))
     net.op("Reshape", x, net.ints(0, 12), name="y")
     walks: list[Walk] = []
-    run = Walk.run
-    monkeypatch.setattr(Walk, "run", lambda walk: (walks.append(walk), run(walk)))
+
+    def labelled(*arguments: Any, **options: Any) -> Walk:
+        walks.append(label(*arguments, **options))
+        return walks[-1]
+
+    monkeypatch.setattr("irprune.channels.label", labelled)
     channels = analyse(net.model().ir.graph)
     assert [set(walk.choices.values()) for walk in walks] == [set(), {0}, {0}]
     assert channels.walk is walks[-1] and not channels.tensor_axes

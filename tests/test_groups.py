@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from strategies import Net
 
+from irprune.analyses import Groups
 from irprune.channels import analyse
-from irprune.groups import Group, Groups, coupled_groups
+from irprune.groups import Group, coupled_groups
 from irprune.model import Model
 from irprune.passbase import Context
 

@@ -6,9 +6,9 @@ import pytest
 from norm_nets import FORMS, NormNet
 from strategies import ties, why
 
-from irprune.channels import ChannelClasses, analyse
+from irprune.analyses import ChannelClasses, Groups
+from irprune.channels import analyse
 from irprune.errors import IrpruneError
-from irprune.groups import Groups
 from irprune.inexact import checked, names, passed
 from irprune.model import Model
 from irprune.passbase import Context

@@ -8,12 +8,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = ("passes", "frontends", "backends")
 UPPER = ("api", "explore", "cli")
 MOST_LINES = 400
+FRONT = ("irprune", "irprune.__main__")
+"""The front door names what stands behind it."""
 HEAVY = ("torch", "onnxruntime", "onnx_ir", "onnx", "sympy", "networkx", "ray")
 
 
@@ -78,10 +81,24 @@ def test_the_whole_package_is_looked_at() -> None:
 def test_imports_go_downward(name: str) -> None:
     layer = _layer(name)
     assert layer is not None
-    if name in ("irprune", "irprune.__main__"):  # the front door names what stands behind it
+    if name in FRONT:
         return
     reached = {_layer(module) for module in _imports(name)} - {None}
     assert reached <= _allowed(layer), f"{name} ({layer}) imports from {reached}"
+
+
+def _files_of(name: str) -> set[str]:
+    """The modules that a module imports; the package that it takes one of from is not meant."""
+    found = set(_imports(name))
+    return {m for m in found if not any(n in FILES and n.startswith(f"{m}.") for n in found)}
+
+
+def test_no_files_import_each_other() -> None:
+    """Not for types either: what two files both need has a file of its own."""
+    graph = networkx.DiGraph((name, other) for name in FILES for other in _files_of(name))
+    graph.remove_nodes_from([node for node in graph if node not in FILES or node in FRONT])
+    circles = [c for c in networkx.strongly_connected_components(graph) if len(c) > 1]
+    assert not circles, circles
 
 
 @pytest.mark.parametrize("name", FILES)

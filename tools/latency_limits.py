@@ -24,10 +24,9 @@ from latency_targets import log
 from results import by_cpu, kept, publish
 
 from irprune import api
+from irprune.analyses import ChannelClasses, Groups
 from irprune.backends.ort.device import CpuDevice
-from irprune.channels import ChannelClasses
 from irprune.cost import CostModel
-from irprune.groups import Groups
 from irprune.host import cpu
 from irprune.passbase import Context
 from irprune.passes.choice.budgeted import Budgeted

@@ -24,12 +24,11 @@ import numpy as np
 from results import Row, by_cpu, keep, kept, key_of, publish
 
 from irprune import api
+from irprune.analyses import ChannelClasses, Groups
 from irprune.backends.ort.bench import OrtBencher
 from irprune.backends.ort.device import CpuDevice
 from irprune.cache import VARIABLE
-from irprune.channels import ChannelClasses
 from irprune.designs import FRACTIONS, designs
-from irprune.groups import Groups
 from irprune.passbase import Context
 from irprune.passes.choice.candidates import Candidates
 from irprune.protocols import BenchSettings

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irprune.channels import ChannelClasses, Site, describe
+from irprune.analyses import ChannelClasses, Groups
+from irprune.channels import Site
 from irprune.coarse import layers_of
-from irprune.groups import Group, Groups
+from irprune.groups import Group
 from irprune.host import cpu
 from irprune.pipeline.language import parse
 from irprune.pipeline.options import resolve
 from irprune.plan import Plan, first_row
+from irprune.queries import describe
 
 if TYPE_CHECKING:
     from irprune.model import Model

@@ -12,10 +12,9 @@ import pytest
 from strategies import Net, check_equal, compacted, value_of
 
 from irprune import additive, api
-from irprune.channels import ChannelClasses
+from irprune.analyses import ChannelClasses, Groups
 from irprune.cost import CostModel
 from irprune.errors import CheckFailed, IrpruneError
-from irprune.groups import Groups
 from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.choice.budgeted import total

@@ -6,22 +6,30 @@ import builtins
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, fx
 
-if TYPE_CHECKING:
-    from irprune.backends.torch.lowering.lower import Lowering
-
 Numbers = Any
 """Numpy array of objects: Python numbers, or nodes of the graph that yield one."""
-HostRule = Callable[["Lowering", ir.Node, Sequence[Numbers]], Numbers]
-
 MOST = 64
 """Elements of a tensor that is followed number by number."""
+
+
+class Host(Protocol):
+    """What these rules need of the lowering."""
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> fx.Node: ...
+
+    def integer(self, node: ir.Node, name: str, default: int) -> int: ...
+
+    def ints(self, node: ir.Node, index: int | None, name: str) -> list[int] | None: ...
+
+
+HostRule = Callable[[Host, ir.Node, Sequence[Numbers]], Numbers]
 
 
 def array(items: Any, shape: Sequence[int]) -> Numbers:
@@ -51,7 +59,7 @@ def truncated(a: Any, b: Any) -> Any:
 
 
 def _pointwise(function: Callable[..., Any]) -> HostRule:
-    def rule(low: Lowering, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
+    def rule(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
         def one(*items: Any) -> Any:
             if any(isinstance(item, fx.Node) for item in items):
                 return low.call(function, *items)
@@ -68,7 +76,7 @@ def _chosen(condition: Any, a: Any, b: Any) -> Any:
     return a if condition else b
 
 
-def _cast(low: Lowering, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
+def _cast(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
     kind = ir.DataType(node.attributes["to"].as_int())
     function: Any = builtins.float if kind.is_floating_point() else builtins.int
     if kind == ir.DataType.BOOL:
@@ -76,16 +84,16 @@ def _cast(low: Lowering, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
     return _pointwise(function)(low, node, inputs)
 
 
-def _gather(low: Lowering, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
+def _gather(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
     data, index = inputs  # numbers have at most one axis: there is one to gather along
     return array([data[int(k)] for k in index.ravel()], index.shape)
 
 
-def _concat(low: Lowering, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
+def _concat(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
     return np.concatenate(list(inputs), axis=low.integer(node, "axis", 0))
 
 
-def _slice(low: Lowering, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
+def _slice(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
     if len(inputs) == 1:
         start, end = (low.ints(node, None, name) or [0] for name in ("starts", "ends"))
         step = [1]
@@ -95,23 +103,23 @@ def _slice(low: Lowering, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
     return inputs[0][slice(start[0], end[0], step[0])]  # numbers have at most one axis
 
 
-def _reshape(low: Lowering, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
+def _reshape(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
     return inputs[0].reshape([int(n) for n in inputs[1]])
 
 
-def _squeeze(low: Lowering, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
+def _squeeze(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
     return inputs[0].reshape(())
 
 
-def _unsqueeze(low: Lowering, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
+def _unsqueeze(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
     return inputs[0].reshape(-1)
 
 
-def _identity(low: Lowering, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
+def _identity(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
     return inputs[0]
 
 
-def _prod(low: Lowering, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
+def _prod(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
     total: Any = array([1], ())
     for item in inputs[0].ravel():
         total = _pointwise(operator.mul)(low, node, [total, array([item], ())])

@@ -18,8 +18,9 @@ from functools import cached_property
 from pathlib import Path
 
 from irprune import api
+from irprune.analyses import ChannelClasses
 from irprune.atomic import write_text
-from irprune.channels import ChannelClasses, Channels
+from irprune.channels import Channels
 from irprune.cost import Cost
 from irprune.errors import CheckFailed, IrpruneError
 from irprune.explore.folders import Identity, alone, claim, writable

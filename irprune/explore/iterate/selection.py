@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from irprune.channels import ChannelClasses, Channels
+from irprune.analyses import ChannelClasses, Groups
+from irprune.channels import Channels
 from irprune.errors import IrpruneError
 from irprune.explore.iterate.config import Pruning
-from irprune.groups import Group, Groups
+from irprune.groups import Group
 from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.rounds import at_most, kept_classes, kind_of, least_important

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from irprune.analyses import ChannelClasses, Groups
 from irprune.backends.ort import latency
 from irprune.backends.ort.device import CpuDevice
 from irprune.cache import VARIABLE
-from irprune.channels import ChannelClasses
-from irprune.groups import Groups
 from irprune.passbase import Context
 from irprune.passes.choice.candidates import Candidates
 from tests.strategies import Net
