@@ -15,6 +15,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from irprune.errors import IrpruneError, naming
 from irprune.frontends.caffe.conversion import Conversion
 from irprune.frontends.caffe.message import Message
 from irprune.frontends.caffe.network import network_of
@@ -24,7 +25,7 @@ from irprune.frontends.caffe.text import read
 from irprune.frontends.caffe.upgrade import current_layers
 from irprune.frontends.caffe.weights import read_caffemodel
 from irprune.model import Model, Provenance
-from irprune.shapes import infer
+from irprune.shapes import infer, inferred
 
 BATCH = "N"
 """The name of the batch axis where it is dynamic."""
@@ -87,7 +88,8 @@ def import_caffe(
     path = Path(prototxt)
     message = read(path)
     blobs = None if weights is None else read_caffemodel(weights)
-    imported = convert(message, blobs, options)
+    with naming(path):
+        imported = convert(message, blobs, options)
     digest = hashlib.sha256(path.read_bytes())
     if weights is not None:
         with Path(weights).open("rb") as stream:
@@ -115,10 +117,28 @@ def convert(
 
 
 def _free_batch(model: ir.Model) -> None:
-    """Make the first axis of every input dynamic, and infer the shapes anew."""
+    """Make the first axis of every input dynamic, and infer the shapes anew.
+
+    Raises:
+        IrpruneError: a layer states the batch, so that examples of another one would be mixed up.
+    """
     for value in model.graph.inputs:
         if value.shape is not None and len(value.shape):
             value.shape = ir.Shape([BATCH, *value.shape.dims[1:]])
     for value in model.graph.outputs:
         value.shape = None
+    found = {info.name: info.type for info in inferred(model).graph.output}
+    for value in model.graph.outputs:
+        shape = ir.serde.deserialize_type_proto_for_shape(found[value.name or ""])
+        if shape is None:
+            continue
+        dims = [d if isinstance(d, int) or d == BATCH else None for d in shape.dims]
+        if dims and isinstance(dims[0], int) and None in dims:
+            reason = (
+                f"the batch cannot be dynamic: a layer behind which {value.name} lies states it"
+            )
+            raise IrpruneError(
+                reason, mend="leave the batch as the file has it, or change that layer"
+            )
+        value.shape = ir.Shape(dims)
     infer(model)

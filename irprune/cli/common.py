@@ -152,6 +152,7 @@ class Source:
     phase: str = "TEST"
     stages: tuple[str, ...] = ()
     end_at_heads: bool = False
+    dynamic_batch: bool = False
 
     def read(
         self, path: Path, seed: int = 0, shapes: Mapping[str, tuple[int, ...]] | None = None
@@ -168,10 +169,12 @@ class Source:
                 shapes=shapes,
                 seed=seed,
                 end_at_heads=self.end_at_heads,
+                dynamic_batch=self.dynamic_batch,
                 warn=log,
             )
         if self != Source():
-            reason = "--weights, --phase, --stage and --end-at-heads go with a .prototxt"
+            given = "--weights, --phase, --stage, --end-at-heads and --dynamic-batch"
+            reason = f"{given} go with a .prototxt"
             raise IrpruneError(reason, file=path)
         from irprune.frontends.onnx import load
         from irprune.frontends.torch import is_factory, load_factory
@@ -198,6 +201,9 @@ def source(function: F) -> F:
         is_flag=True,
         help="End a .prototxt MODEL before layers that ONNX cannot hold.",
     )
+    @click.option(
+        "--dynamic-batch", is_flag=True, help="Let the inputs of a .prototxt MODEL take any batch."
+    )
     @wraps(function)
     def packed(
         *args: Any,
@@ -205,9 +211,11 @@ def source(function: F) -> F:
         phase: str,
         stages: tuple[str, ...],
         end_at_heads: bool,
+        dynamic_batch: bool,
         **kwargs: Any,
     ) -> Any:
-        return function(*args, source=Source(weights, phase, stages, end_at_heads), **kwargs)
+        source = Source(weights, phase, stages, end_at_heads, dynamic_batch)
+        return function(*args, source=source, **kwargs)
 
     return packed  # type: ignore[return-value]
 

@@ -81,7 +81,11 @@ def _model(config: Config, home: Path, log: Callable[[str], None]) -> Model:
 
         weights = config.model.caffemodel
         return from_caffe(
-            source, None if weights is None else home / weights, seed=config.train.seed, warn=log
+            source,
+            None if weights is None else home / weights,
+            dynamic_batch=True,
+            seed=config.train.seed,
+            warn=log,
         )
     return load_factory(source, {}) if is_factory(source) else api.load(source)
 

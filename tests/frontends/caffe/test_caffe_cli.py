@@ -52,6 +52,14 @@ def test_a_shape_may_be_given(net: Path) -> None:
     assert json.loads(done.stdout)["inputs"][0]["shape"] == [1, 3, 12, 16]
 
 
+def test_the_batch_may_be_dynamic(net: Path) -> None:
+    done = cli("run", PIPELINE, net, "-o", "small.onnx", "--dynamic-batch")
+    assert done.exit_code == 0, done.stderr
+    graph = onnx.load("small.onnx").graph
+    for value in (*graph.input, *graph.output):
+        assert value.type.tensor_type.shape.dim[0].dim_param == "N"
+
+
 def test_a_head_is_an_error_unless_asked(net: Path) -> None:
     net.write_text(NET + 'layer { name: "out" type: "DetectionOutput" bottom: "two" top: "out" }')
     done = cli("inspect", net)

@@ -86,10 +86,20 @@ def test_an_output_that_is_another_blobs_value_has_its_own_name() -> None:
 def test_dynamic_batch() -> None:
     found = imported(NET, dynamic_batch=True)
     assert str(found.model.ir.graph.inputs[0].shape) == "[N,3,6,6]"
+    assert str(found.model.ir.graph.outputs[0].shape) == "[N,5]"
     x = random(7, 3, 6, 6)
     y = run(found, {"data": x})["score"]
     assert y.shape == (7, 5)
     np.testing.assert_allclose(run(imported(NET), {"data": x[:2]})["score"], y[:2], rtol=1e-5)
+
+
+def test_a_batch_that_a_layer_states_is_not_dynamic() -> None:
+    more = 'layer { name: "r" type: "Reshape" bottom: "score" top: "r" reshape_param { shape {'
+    states = NET + more + " dim: 1 dim: -1 dim: 5 } } }"
+    keeps = NET + more + " dim: 0 dim: -1 dim: 5 } } }"
+    assert str(imported(keeps, dynamic_batch=True).model.ir.graph.outputs[0].shape) == "[N,1,5]"
+    with pytest.raises(IrpruneError, match="a layer behind which r lies states it"):
+        imported(states, dynamic_batch=True)
 
 
 def test_fillers_follow_the_seed() -> None:
