@@ -60,7 +60,7 @@ def train(
     lead = leads(asked.machine)
     done = run(
         asked,
-        source.read(model, seed or 0),
+        source.read(model, asked.train.seed if seed is None else seed),
         output.with_name(f"{output.name}.training") if folder is None else folder,
         teacher=None if teacher is None else common.Source().read(teacher),
         home=config.parent,

@@ -78,7 +78,7 @@ def claim(
     path = folder / "run.json"
     if not path.is_file():
         if any(folder.glob(results)):
-            reason = f"it is missing, so nobody knows which run the {results} beside it is of"
+            reason = "it is missing, so nobody knows which run the files beside it are of"
             raise IrpruneError(reason, file=path, mend=NEW_FOLDER)
         _note(path, mine)
         return

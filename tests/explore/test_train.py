@@ -205,6 +205,25 @@ def test_a_folder_is_for_one_training(
         train(config, network(0), tmp_path / "run")
 
 
+def test_the_recipe_s_seed_draws_the_fillers_of_a_caffe_network(home: Path) -> None:
+    (home / "net.onnx").rename(home / "net.prototxt")
+    (home / "net.prototxt").write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 6 } } } '
+        'layer { name: "y" type: "InnerProduct" bottom: "x" top: "y" '
+        'inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }'
+    )
+
+    def loss(name: str, *more: str) -> float:
+        arguments = ["train", f"{home}/train.toml", f"{home}/net.prototxt", "-o", f"{home}/{name}"]
+        done = CliRunner().invoke(main, [*arguments, "--json", *more])
+        assert done.exit_code == 0, done.output
+        found: float = json.loads(done.stdout)["before"]["loss"]
+        return found
+
+    (home / "train.toml").write_text(TABLES.replace("batch = 20", "batch = 20\nseed = 3"))
+    assert loss("a.onnx") == loss("b.onnx", "--seed", "3") != loss("c.onnx", "--seed", "0")
+
+
 def test_bad_calls_are_named(home: Path) -> None:
     refused(command(home, "--data", f"{home}/none.npz"), "none.npz: ")
     refused(command(home, "--teacher", f"{home}/net.onnx"), "the teacher has no weight")
