@@ -284,7 +284,7 @@ def measure(name: str) -> Row:
         if row.verdict == "crashed":
             row.verdict = "equal" if max(errors) <= BOUND else "differs"
     except irprune.IrpruneError as error:
-        row.verdict, row.reason = "refused", str(error)
+        row.verdict, row.reason = "refused", str(error).replace(f"{SHARED}/", "")
     except Exception as error:  # a fault of ours: the table shows it
         row.reason = f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
     row.seconds = round(time.perf_counter() - start, 1)
