@@ -58,7 +58,9 @@ def _convolved(model: Model) -> Any:
 
     weights = model.ir.graph.initializers["w"].const_value
     assert weights is not None
-    return torch.nn.functional.conv2d(torch.from_numpy(IMAGES), torch.from_numpy(weights.numpy()))
+    return torch.nn.functional.conv2d(
+        torch.from_numpy(IMAGES), torch.from_numpy(np.array(weights.numpy()))
+    )
 
 
 def _activations(model: Model) -> np.ndarray:
