@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +18,6 @@ from irprune.ops import rule_for
 from irprune.plan import Balanced, Kept, Mask, Plan
 from irprune.queries import dims_of
 from irprune.walk import Heads, PinRecord, Walk
-
-if TYPE_CHECKING:
-    pass
 
 _ROUNDS = 4
 _COPIES = ("Transpose", "Slice", "Split", "Identity", "Cast")
@@ -332,7 +328,7 @@ def analyse(
         IrpruneError: ``allow`` names something that is no inexact op.
     """
     allow = checked(allow)
-    walk = label(graph, heads, allow=allow, tie=tie)
+    walk = label(Walk(graph, heads, allow=allow, tie=tie))
     if walk.taken:
         tried = [{key: choice.chosen for key, choice in walk.taken.items()}]
         for _ in range(_ROUNDS):
@@ -340,10 +336,10 @@ def analyse(
             if better in tried:  # nothing better, or each of two seems so until it is chosen
                 break
             tried.append(better)
-            walk = label(graph, heads, better, allow=allow, tie=tie)
+            walk = label(Walk(graph, heads, better, allow=allow, tie=tie))
         else:
             tried.append(_better_choices(walk))
-        walk = label(graph, heads, tried[-1], probing=False, allow=allow, tie=tie)
+        walk = label(Walk(graph, heads, tried[-1], probing=False, allow=allow, tie=tie))
     return Channels(graph, walk, walk.union_find.roots())
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
 import onnx_ir as ir
 
 from irprune.errors import IrpruneError
@@ -11,24 +9,16 @@ from irprune.labels import Rows
 from irprune.norms import find_norms
 from irprune.ops import bodies, rule_for
 from irprune.queries import describe, dims_of
-from irprune.walk import Heads, Walk, zeros
+from irprune.walk import Walk, zeros
 
 
-def label(
-    graph: ir.Graph,
-    heads: Heads = "inner",
-    choices: Mapping[str, int] | None = None,
-    probing: bool = True,
-    allow: Collection[str] = (),
-    tie: bool = False,
-) -> Walk:
-    """Label the whole graph; the axes of graph outputs are pinned last. Arguments: see `Walk`."""
-    norms = {node: norm.name for node, norm in find_norms(graph).items()}
-    walk = Walk(graph, heads, choices, probing, allow, tie, norms)
-    for node in graph:
+def label(walk: Walk) -> Walk:
+    """Label the whole graph of a walk, and return it; graph outputs are pinned last."""
+    walk.norms = {node: norm.name for node, norm in find_norms(walk.graph).items()}
+    for node in walk.graph:
         walk.where = describe(node)
         _step(walk, node)
-    for value in graph.outputs:
+    for value in walk.graph.outputs:
         walk.where = f"output {value.name}"
         for axis in walk.labels.get(value, ()):
             walk.pin(axis, "is part of a graph output")

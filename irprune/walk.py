@@ -72,7 +72,6 @@ class Walk:
         allow: names of the inexact ops whose statistics may lose positions (`irprune.inexact`).
         tie: where only the counts of rows must be equal (groups of a convolution, heads), tie
             the same index of every row.
-        norms: the name of the norm that a node takes statistics for, where it is written out.
     """
 
     def __init__(
@@ -83,7 +82,6 @@ class Walk:
         probing: bool = True,
         allow: Collection[str] = (),
         tie: bool = False,
-        norms: Mapping[ir.Node, str] | None = None,
     ) -> None:
         self.graph = graph
         self.allow = allow
@@ -92,7 +90,8 @@ class Walk:
         self.choices = dict(choices or {})
         self.probing = probing
         self.tie = tie
-        self.norms = norms or {}
+        self.norms: Mapping[ir.Node, str] = {}
+        """The name of the norm that a node takes statistics for, where it is written out."""
         self.taken: dict[str, Choice] = {}
         self.labels: dict[ir.Value, list[Labelled]] = {}
         self.balances: list[Balance] = []

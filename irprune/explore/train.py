@@ -109,12 +109,15 @@ def _check_teacher(config: Config, teacher: Model | None) -> None:
 
 
 def _identity(config: Config, model: Model, teacher: Model | None, trainer: Trainer) -> Identity:
-    network = {
-        "structure": structure_hash(model.ir),
-        "weights": weights_hash(model.ir) if config.weights == "given" else None,
-    }
+    network = _hashes(model)
+    if config.weights == "fresh":
+        network["weights"] = None
     told = asdict(config) | {"network": network, "examples": trainer.fingerprint()}
-    told["teacher"] = None if teacher is None else weights_hash(teacher.ir)
+    told["teacher"] = None if teacher is None else _hashes(teacher)
     del told["machine"]
     made: Identity = json.loads(json.dumps(told))
     return made
+
+
+def _hashes(model: Model) -> Identity:
+    return {"structure": structure_hash(model.ir), "weights": weights_hash(model.ir)}

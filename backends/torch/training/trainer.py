@@ -164,12 +164,11 @@ def _trained(model: Model, data: Data) -> Lowered:
 
 def _check_written_back(model: Model, module: Lowered) -> None:
     """Raise IrpruneError, before any training, where a weight has no place in the file."""
-    try:
-        with naming(model.provenance.path):
-            model.update_from(module)
-    except IrpruneError as error:
-        error.mend = "nodes compute that weight: normalize the model first"
-        raise
+    computed = sorted(module.state_dict().keys() - model.tensors().keys())
+    if computed:
+        reason = f"nodes compute the weight {computed[0]}, which no initializer holds"
+        mend = "normalize the model first"
+        raise IrpruneError(reason, file=model.provenance.path, mend=mend)
 
 
 def _alone(recipe: Recipe) -> Recipe:
