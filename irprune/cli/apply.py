@@ -9,6 +9,7 @@ import click
 
 from irprune.cli import common
 from irprune.cli.format import summary
+from irprune.frontends.source import Source
 
 
 @click.command(cls=common.Command)
@@ -25,7 +26,7 @@ def apply(
     model: Path,
     output: Path,
     no_verify: bool,
-    source: common.Source,
+    source: Source,
     seed: int,
     shapes: Mapping[str, tuple[int, ...]],
     feeds: Path | None,

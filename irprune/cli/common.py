@@ -6,7 +6,6 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,12 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from irprune.errors import CheckFailed, IrpruneError
+from irprune.frontends.source import Source
 
 if TYPE_CHECKING:
     import numpy as np
 
     from irprune.api import Settings
-    from irprune.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -143,45 +142,6 @@ def inputs(function: F) -> F:
     )(function)
 
 
-@dataclass(frozen=True)
-class Source:
-    """How to read a MODEL: an ONNX file, a factory ``file.py:function``, which is executed, or a
-    Caffe network and what belongs to it."""
-
-    weights: Path | None = None
-    phase: str = "TEST"
-    stages: tuple[str, ...] = ()
-    end_at_heads: bool = False
-    dynamic_batch: bool = False
-
-    def read(
-        self, path: Path, seed: int = 0, shapes: Mapping[str, tuple[int, ...]] | None = None
-    ) -> Model:
-        """The model; IrpruneError where it cannot be read or the options do not fit it."""
-        if path.suffix == ".prototxt":
-            from irprune.frontends.caffe import from_caffe
-
-            return from_caffe(
-                path,
-                self.weights,
-                phase=self.phase,
-                stages=self.stages,
-                shapes=shapes,
-                seed=seed,
-                end_at_heads=self.end_at_heads,
-                dynamic_batch=self.dynamic_batch,
-                warn=log,
-            )
-        if self != Source():
-            given = "--weights, --phase, --stage, --end-at-heads and --dynamic-batch"
-            reason = f"{given} go with a .prototxt"
-            raise IrpruneError(reason, file=path)
-        from irprune.frontends.onnx import load
-        from irprune.frontends.torch import is_factory, load_factory
-
-        return load_factory(path, shapes or {}) if is_factory(path) else load(path)
-
-
 def source(function: F) -> F:
     """The options that say how to read a MODEL that is a Caffe network, as one `source`."""
 
@@ -214,7 +174,7 @@ def source(function: F) -> F:
         dynamic_batch: bool,
         **kwargs: Any,
     ) -> Any:
-        source = Source(weights, phase, stages, end_at_heads, dynamic_batch)
+        source = Source(weights, phase, stages, end_at_heads, dynamic_batch, log)
         return function(*args, source=source, **kwargs)
 
     return packed  # type: ignore[return-value]

@@ -9,6 +9,7 @@ import click
 
 from irprune.cli import common
 from irprune.cli.format import dims, table
+from irprune.frontends.source import Source
 
 if TYPE_CHECKING:
     from irprune.walk import Heads
@@ -32,7 +33,7 @@ def explain(
     after: str,
     heads: Heads,
     allow: tuple[str, ...],
-    source: common.Source,
+    source: Source,
     as_json: bool,
     debug: bool,
 ) -> None:

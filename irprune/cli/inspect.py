@@ -10,6 +10,7 @@ import click
 
 from irprune.cli import common
 from irprune.cli.format import dims, table
+from irprune.frontends.source import Source
 from irprune.units import quantity, share
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def inspect(
     after: str,
     heads: Heads,
     allow: tuple[str, ...],
-    source: common.Source,
+    source: Source,
     shapes: Mapping[str, tuple[int, ...]],
     feeds: Path | None,
     as_json: bool,

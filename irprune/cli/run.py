@@ -10,6 +10,7 @@ import click
 from irprune.cli import common
 from irprune.cli.format import summary
 from irprune.errors import CheckFailed, IrpruneError
+from irprune.frontends.source import Source
 
 
 @click.command(cls=common.Command)
@@ -51,7 +52,7 @@ def run(
     print_after: tuple[str, ...],
     time_passes: bool,
     threads: int,
-    source: common.Source,
+    source: Source,
     seed: int,
     shapes: Mapping[str, tuple[int, ...]],
     feeds: Path | None,

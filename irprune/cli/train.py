@@ -9,6 +9,7 @@ import click
 
 from irprune.cli import common
 from irprune.cli.format import table
+from irprune.frontends.source import Source
 
 
 @click.command(cls=common.Command)
@@ -41,7 +42,7 @@ def train(
     folder: Path | None,
     data: Path | None,
     seed: int | None,
-    source: common.Source,
+    source: Source,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -62,7 +63,7 @@ def train(
         asked,
         source.read(model, asked.train.seed if seed is None else seed),
         output.with_name(f"{output.name}.training") if folder is None else folder,
-        teacher=None if teacher is None else common.Source().read(teacher),
+        teacher=None if teacher is None else Source().read(teacher),
         home=config.parent,
         seed=seed,
         data=data,

@@ -9,6 +9,7 @@ import click
 
 from irprune.cli import common
 from irprune.cli.format import proof_line
+from irprune.frontends.source import Source
 
 
 @click.command(cls=common.Command)
@@ -23,7 +24,7 @@ def verify(
     base: Path,
     pruned: Path,
     plan: Path,
-    source: common.Source,
+    source: Source,
     seed: int,
     shapes: Mapping[str, tuple[int, ...]],
     feeds: Path | None,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from irprune.errors import IrpruneError
 from irprune.explore.iterate.config import Config, read_config
 from irprune.explore.settings import asked_for, open_trainer
+from irprune.frontends.source import Source
 
 if TYPE_CHECKING:
     from irprune.explore.iterate.records import Record
@@ -72,22 +73,10 @@ def iterate(
 
 
 def _model(config: Config, home: Path, log: Callable[[str], None]) -> Model:
-    from irprune import api
-    from irprune.frontends.torch import is_factory, load_factory
-
-    source = home / config.model.source
-    if source.suffix == ".prototxt":
-        from irprune.frontends.caffe import from_caffe
-
-        weights = config.model.caffemodel
-        return from_caffe(
-            source,
-            None if weights is None else home / weights,
-            dynamic_batch=True,
-            seed=config.train.seed,
-            warn=log,
-        )
-    return load_factory(source, {}) if is_factory(source) else api.load(source)
+    named = config.model
+    weights = None if named.caffemodel is None else home / named.caffemodel
+    source = Source(weights, dynamic_batch=named.is_caffe, warn=log)
+    return source.read(home / named.source, config.train.seed)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from irprune.errors import IrpruneError
 from irprune.explore.settings import Settings, read_settings
+from irprune.frontends.source import CAFFE
 from irprune.ranges import check_range
 from irprune.recipe import Recipe
 
@@ -28,8 +29,12 @@ class Network:
     """The weights of a prototxt, relative to the configuration; its fillers draw them otherwise."""
 
     def __post_init__(self) -> None:
-        if self.caffemodel is not None and not self.source.endswith(".prototxt"):
+        if self.caffemodel is not None and not self.is_caffe:
             raise IrpruneError("goes with a prototxt", node="model.caffemodel")
+
+    @property
+    def is_caffe(self) -> bool:
+        return self.source.endswith(CAFFE)
 
 
 @dataclass(frozen=True)
