@@ -163,6 +163,8 @@ class Machine:
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     channels_last: bool = False
     compile: bool = False
+    deterministic: bool = True
+    """Kernels of a GPU that give the same numbers every time: a resumed run is the same run."""
     checkpoint_steps: int | None = None
     """Write a checkpoint every so many steps, besides that of each epoch."""
     checkpoint_minutes: float | None = 10.0

@@ -7,7 +7,7 @@ and others each time.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,14 +42,27 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests with the marker `shared`, visibly, where the shared folder is absent."""
+    """Skip tests with the markers `shared` and `gpu`, visibly, where these are absent."""
     folder = _shared_folder()
-    if folder.is_dir():
-        return
-    skip = pytest.mark.skip(reason=f"no shared models at {folder}; set IRPRUNE_SHARED")
-    for item in items:
-        if item.get_closest_marker("shared") is not None:
-            item.add_marker(skip)
+    _skip_without(
+        items, "shared", folder.is_dir, f"no shared models at {folder}; set IRPRUNE_SHARED"
+    )
+    _skip_without(items, "gpu", _has_cuda, "no CUDA device")
+
+
+def _skip_without(
+    items: list[pytest.Item], marker: str, is_there: Callable[[], bool], reason: str
+) -> None:
+    marked = [item for item in items if item.get_closest_marker(marker) is not None]
+    if marked and not is_there():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from irprune.backends.torch.training.log import TrainingLog
 from irprune.backends.torch.training.memory import memory_for
 from irprune.backends.torch.training.objective import Gradients, Objective
 from irprune.backends.torch.training.optim import make_optimizer
+from irprune.backends.torch.training.repeatable import repeatable
 from irprune.backends.torch.training.scoring import Scoring
 from irprune.errors import IrpruneError
 from irprune.recipe import Machine, Recipe
@@ -97,8 +98,9 @@ def train(job: Job) -> list[dict[str, float]]:
             train.
     """
     mend = "lower train.batch, or take a smaller network"
-    with torch.random.fork_rng(), memory_for("training", mend):
-        loop = _Loop(job, fabric_of(job.machine))
+    fabric = fabric_of(job.machine)
+    with torch.random.fork_rng(), memory_for("training", mend), repeatable(job.machine, fabric):
+        loop = _Loop(job, fabric)
         try:
             return loop.run()
         finally:
@@ -229,10 +231,8 @@ class _Loop:
     def _checked(self, running: torch.Tensor) -> float:
         """Return the sum of losses as a number (Diverged unless it is one)."""
         total = float(cast(torch.Tensor, self.fabric.all_reduce(running.clone(), reduce_op="sum")))
-        finite = np.isfinite(total) and all(
-            bool(torch.isfinite(p).all()) for p in self.job.module.parameters()
-        )
-        if not finite:
+        weights = [torch.isfinite(p).all() for p in self.job.module.parameters()]
+        if not (np.isfinite(total) and torch.stack(weights).all()):
             kept = f"; {self.path} is the last good one" if self.path.is_file() else ""
             raise Diverged(
                 f"the loss is not finite after step {self._step} "

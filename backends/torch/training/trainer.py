@@ -23,6 +23,7 @@ from irprune.backends.torch.training.fixed import check_any_batch
 from irprune.backends.torch.training.fresh import draw_weights
 from irprune.backends.torch.training.loop import Job, fabric_of, train
 from irprune.backends.torch.training.memory import memory_for
+from irprune.backends.torch.training.repeatable import repeatable
 from irprune.backends.torch.training.scoring import Scoring
 from irprune.errors import IrpruneError, naming
 from irprune.model import Model
@@ -99,7 +100,11 @@ class TorchTrainer:
 
     def score(self, model: Model) -> Score:
         data, fabric = self.fitting(model), fabric_of(self._machine)
-        with naming(model.provenance.path), memory_for("the network", "take a smaller network"):
+        with (
+            naming(model.provenance.path),
+            memory_for("the network", "take a smaller network"),
+            repeatable(self._machine, fabric),
+        ):
             module = fabric.setup_module(_trained(model, data))
             score = Scoring(data, fabric, self._machine, self._log).of(module)
             if not isfinite(score.loss):

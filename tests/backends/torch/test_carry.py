@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from strategies import Net, compacted, kept_part, random_keep, seeds
 from torch import nn
+from torch_devices import DEVICES
 
 from irprune import IrpruneError, Plan, api
 from irprune.backends.torch import carry_optimizer, to_torch
@@ -38,39 +39,40 @@ def _net(seed: int) -> Model:
 
 def _step(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad()
-    x = torch.linspace(-1, 1, 64).reshape(2, 2, 4, 4)
+    device = next(module.parameters()).device
+    x = torch.linspace(-1, 1, 64, device=device).reshape(2, 2, 4, 4)
     module(x).square().mean().backward()
     optimizer.step()
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("make", OPTIMIZERS)
 @settings(max_examples=10)
 @given(seed=seeds)
 def test_state_is_sliced_like_the_parameters(
-    make: Callable[[Any], torch.optim.Optimizer], seed: int
+    make: Callable[[Any], torch.optim.Optimizer], device: str, seed: int
 ) -> None:
     model = _net(seed)
     channels = analyse(model.ir.graph)
     plan = channels.plan(random_keep(channels, seed))
-    old = to_torch(model)
+    old = to_torch(model).to(device)
     optimizer = make(old.parameters())
     for _ in range(2):
         _step(old, optimizer)
     model.update_from(old)
-    new = to_torch(compacted(model, plan))
+    new = to_torch(compacted(model, plan)).to(device)
     carried = carry_optimizer(optimizer, old, new, plan)
     before, after = dict(old.named_parameters()), dict(new.named_parameters())
     assert before.keys() == after.keys()
     for name, parameter in after.items():
         axes = plan.axes.get(name, {})
-        np.testing.assert_array_equal(
-            parameter.detach(), kept_part(before[name].detach().numpy(), axes)
-        )
+        wanted = kept_part(before[name].detach().cpu().numpy(), axes)
+        np.testing.assert_array_equal(parameter.detach().cpu(), wanted)
         was, now = optimizer.state[before[name]], carried.state[parameter]
         assert was.keys() == now.keys() and was
         for key, value in was.items():
             if isinstance(value, torch.Tensor) and value.shape == before[name].shape:
-                np.testing.assert_array_equal(now[key], kept_part(value.numpy(), axes))
+                np.testing.assert_array_equal(now[key].cpu(), kept_part(value.cpu().numpy(), axes))
             else:
                 assert now[key] == value
     _step(new, carried)

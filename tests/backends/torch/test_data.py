@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch_devices import DEVICES
 
 from irprune.backends.torch.training.data import ArrayData, Augmentation, Draw, open_data
-from irprune.backends.torch.training.data.arrays import augmented
+from irprune.backends.torch.training.data.arrays import augmented, shifts_of
 from irprune.backends.torch.training.data.source import check_fit, fingerprint
 from irprune.errors import IrpruneError
 
@@ -291,7 +292,9 @@ def test_examples_must_fit_the_model() -> None:
 
 def test_crop_and_flip_are_windows_of_the_padded_picture() -> None:
     x = torch.arange(1, 1 + 40 * 2 * 5 * 6, dtype=torch.float32).reshape(40, 2, 5, 6)
-    found = augmented(x, Augmentation(crop=2, flip=True), seed=3)
+    how = Augmentation(crop=2, flip=True)
+    shifts = torch.from_numpy(shifts_of(len(x), how, seed=3))
+    found = augmented(x, how, shifts)
     padded = torch.nn.functional.pad(x, [2, 2, 2, 2])
     kinds = set()
     for before, after in zip(padded, found, strict=True):
@@ -306,7 +309,25 @@ def test_crop_and_flip_are_windows_of_the_padded_picture() -> None:
         assert len(hits) == 1
         kinds.add(hits[0])
     assert len(kinds) > 20 and {flip for _, _, flip in kinds} == {False, True}
-    assert torch.equal(found, augmented(x, Augmentation(crop=2, flip=True), seed=3))
+    assert torch.equal(found, augmented(x, how, shifts))
+    assert torch.equal(x, augmented(x, how, torch.from_numpy(shifts_of(len(x), how, None))))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_examples_live_on_the_device_and_every_draw_has_its_own_seed(device: str) -> None:
+    how = Augmentation(crop=2, flip=True)
+    data = ArrayData(**arrays(), augmentation=how)
+    draws = [Draw(np.arange(k, k + 5), seed) for k, seed in ((0, 7), (5, None), (9, 8), (0, 7))]
+    found = list(data.batches("train", draws, torch.device(device)))
+    whole = torch.from_numpy(arrays()["x_train"])
+    for draw, (x, y) in zip(draws, found, strict=True):
+        shifts = torch.from_numpy(shifts_of(5, how, draw.seed))
+        wanted = augmented(whole[draw.indices], how, shifts).float() / 255
+        assert x.device.type == y.device.type == device
+        assert torch.equal(x.cpu(), wanted)
+        assert y.tolist() == (draw.indices % 4).tolist()
+    assert torch.equal(found[0][0], found[3][0])
+    assert not list(data.batches("train", [], torch.device(device)))
 
 
 def pictures(folder: Path) -> Path:

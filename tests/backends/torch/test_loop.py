@@ -6,15 +6,18 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch_devices import DEVICES
 
 from irprune.backends.torch.training.data import ArrayData, Augmentation
 from irprune.backends.torch.training.loop import CHECKPOINT, Job, batches_of, seed_of, train
+from irprune.backends.torch.training.repeatable import repeatable
 from irprune.errors import IrpruneError
 from irprune.recipe import Distillation, Machine, Optimizer, Recipe, Schedule
 from irprune.training import Diverged
@@ -54,6 +57,7 @@ def losses(folder: Path) -> list[dict[str, float]]:
     return [row for row in rows if "lr" in row]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("step", [1, 4, 5, 8])
 @pytest.mark.parametrize(
     "optimizer",
@@ -65,11 +69,13 @@ def losses(folder: Path) -> list[dict[str, float]]:
     ],
     ids=lambda o: o.name,
 )
-def test_a_killed_run_goes_on_exactly(tmp_path: Path, step: int, optimizer: Optimizer) -> None:
+def test_a_killed_run_goes_on_exactly(
+    tmp_path: Path, step: int, optimizer: Optimizer, device: Any
+) -> None:
     """The same losses step by step, the same weights, whatever the step of the kill."""
     schedule = Schedule("cosine", warmup=0.5)
     recipe = replace(RECIPE, optimizer=optimizer, schedule=schedule)
-    machine = replace(CPU, checkpoint_steps=2)
+    machine = replace(CPU, accelerator=device, checkpoint_steps=2)
     whole = job(tmp_path / "whole", recipe, machine=machine)
     rows = train(whole)
 
@@ -333,9 +339,10 @@ def test_distillation_pulls_towards_the_teacher(tmp_path: Path) -> None:
         train(job(tmp_path / "b", recipe))
 
 
-def test_bf16_channels_last_and_tensorboard(tmp_path: Path) -> None:
-    machine = replace(CPU, precision="bf16-mixed", channels_last=True, tensorboard=True)
-    rows = train(job(tmp_path, machine=machine))
+@pytest.mark.parametrize("device", DEVICES)
+def test_bf16_channels_last_and_tensorboard(tmp_path: Path, device: Any) -> None:
+    how = {"precision": "bf16-mixed", "channels_last": True, "tensorboard": True}
+    rows = train(job(tmp_path, machine=replace(CPU, accelerator=device, **how)))
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
     assert list((tmp_path / "tensorboard").glob("events.*"))
 
@@ -352,3 +359,19 @@ def test_cuda_is_asked_for_and_not_there(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(IrpruneError, match="no CUDA device"):
         train(job(tmp_path, machine=replace(CPU, accelerator="cuda")))
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "asked", "set_so"),
+    [("cuda", True, True), ("cuda", False, False), ("cpu", True, False)],
+)
+def test_a_gpu_is_told_to_repeat_itself(accelerator: str, asked: bool, set_so: bool) -> None:
+    """Said to torch while training lasts, and no longer: the flags are the process's."""
+    fabric = SimpleNamespace(device=torch.device(accelerator))
+    machine = replace(CPU, deterministic=asked)
+    with pytest.raises(Killed), repeatable(machine, fabric):  # type: ignore[arg-type]
+        assert torch.are_deterministic_algorithms_enabled() is set_so
+        assert torch.utils.deterministic.fill_uninitialized_memory is not set_so
+        raise Killed
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from strategies import Net, batches, feeds_of, relative_error, run, seeds, widths
 from torch import Tensor, nn
 from torch.nn import functional
+from torch_devices import DEVICES
 
 import irprune
 from irprune import IrpruneError, Model
@@ -40,7 +41,7 @@ class Small(nn.Module):
 def _trained(module: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """The loss of one step, its gradients by name, and the state after it."""
     module = copy.deepcopy(module).train()
-    loss = functional.cross_entropy(module(x), torch.arange(len(x)) % 3)
+    loss = functional.cross_entropy(module(x), torch.arange(len(x), device=x.device) % 3)
     loss.backward()
     gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
     return loss.detach(), gradients, module.state_dict()
@@ -57,7 +58,8 @@ def _check_outputs(proto: onnx.ModelProto, seed: int, tolerance: float = 2e-5) -
         assert relative_error(actual.numpy(), expected[value.name]) <= tolerance
 
 
-def test_a_module_comes_back_with_its_names_its_loss_and_its_gradients() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_module_comes_back_with_its_names_its_loss_and_its_gradients(device: str) -> None:
     torch.manual_seed(0)
     module, x = Small(), torch.randn(4, 3, 6, 6)
     module(x)  # statistics that are not the initial ones
@@ -68,6 +70,7 @@ def test_a_module_comes_back_with_its_names_its_loss_and_its_gradients() -> None
     assert isinstance(lowered.get_submodule("stem.0"), nn.Conv2d)
     assert isinstance(lowered.get_submodule("bn"), nn.BatchNorm2d)
     assert isinstance(lowered.get_submodule("head"), nn.Linear)
+    module, lowered, x = module.to(device), lowered.to(device), x.to(device)
     for batch in (2, 4):
         loss, gradients, state = _trained(module, x[:batch])
         same_loss, same_gradients, same_state = _trained(lowered, x[:batch])

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import Net, feeds_of, relative_error, run, seeds
+from torch_devices import DEVICES
 
 from irprune import IrpruneError, Model
 from irprune.backends.torch import to_torch
@@ -252,6 +253,20 @@ def test_op_equals_onnxruntime(name: str, seed: int, k: int) -> None:
     with torch.no_grad():
         found = to_torch(Model.from_proto(proto))(*map(torch.from_numpy, feeds.values()))
     assert relative_error(found.numpy(), run(proto, feeds)[y]) <= 2e-5
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_ops_run_where_the_weights_are(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    for name, build in FAMILIES.items():
+        net = Net(opset=18)
+        proto = net.proto(y := build(net, 2))
+        feeds = feeds_of(proto, 0)
+        module = to_torch(Model.from_proto(proto)).to(device)
+        with torch.no_grad():
+            found = module(*(torch.from_numpy(feed).to(device) for feed in feeds.values()))
+        assert found.device.type == device, name
+        assert relative_error(found.cpu().numpy(), run(proto, feeds)[y]) <= 2e-5, name
 
 
 @pytest.mark.parametrize(

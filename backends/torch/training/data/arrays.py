@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -86,11 +87,16 @@ class ArrayData:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         self._move(device)
         x, y = self._x[split], self._y[split]
-        for draw in draws:
-            index = torch.from_numpy(draw.indices).to(device)
+        draws = list(draws)
+        # All of them at once: a copy waits for what the device has yet to do.
+        indices = _parts([draw.indices for draw in draws], device)
+        how = self._augmentation
+        changed = how != Augmentation() and any(draw.seed is not None for draw in draws)
+        shifts = [shifts_of(len(d.indices), how, d.seed) for d in draws] if changed else []
+        for index, shift in zip_longest(indices, _parts(shifts, device)):
             part = x.index_select(0, index)
-            if draw.seed is not None and self._augmentation != Augmentation():
-                part = augmented(part, self._augmentation, draw.seed)
+            if shift is not None:
+                part = augmented(part, how, shift)
             yield self._scaled(part), y.index_select(0, index)
 
     def _scaled(self, x: torch.Tensor) -> torch.Tensor:
@@ -112,22 +118,40 @@ class ArrayData:
         self._device = device
 
 
-def augmented(x: torch.Tensor, how: Augmentation, seed: int) -> torch.Tensor:
-    """Crop and flip images ``(n, C, H, W)``, each in its own way, by one indexing."""
-    n, channels, height, width = x.shape
+def shifts_of(count: int, how: Augmentation, seed: int | None) -> NDArray[np.int64]:
+    """Return ``(count, 3)``: where the cut starts in the padded picture (row, column), and whether
+    it is mirrored; without a seed, what leaves a picture as it is."""
+    if seed is None:
+        return np.tile(np.array([how.crop, how.crop, 0]), (count, 1))
     random = np.random.default_rng(seed)
-    top, left = random.integers(0, 2 * how.crop + 1, (2, n))
-    mirrored = random.random(n) < (0.5 if how.flip else 0.0)
-    columns = np.where(mirrored[:, None], np.arange(width)[::-1], np.arange(width)) + left[:, None]
-    rows = top[:, None] + np.arange(height)
+    start = random.integers(0, 2 * how.crop + 1, (2, count))
+    mirrored = random.random(count) < (0.5 if how.flip else 0.0)
+    return np.stack([*start, mirrored], axis=1)
+
+
+def augmented(x: torch.Tensor, how: Augmentation, shifts: torch.Tensor) -> torch.Tensor:
+    """Crop and flip images ``(n, C, H, W)``, each by its row of `shifts_of`, by one indexing."""
+    n, channels, height, width = x.shape
+    top, left, mirrored = shifts[:, :, None].unbind(1)
+    images, planes, down, right = (
+        torch.arange(length, device=x.device) for length in (n, channels, height, width)
+    )
+    columns = torch.where(mirrored > 0, width - 1 - right, right) + left
     padded = functional.pad(x, [how.crop] * 4) if how.crop else x
-    device = x.device
     return padded[
-        torch.arange(n, device=device)[:, None, None, None],
-        torch.arange(channels, device=device)[None, :, None, None],
-        torch.from_numpy(rows).to(device)[:, None, :, None],
-        torch.from_numpy(columns).to(device)[:, None, None, :],
+        images[:, None, None, None],
+        planes[None, :, None, None],
+        (down + top)[:, None, :, None],
+        columns[:, None, None, :],
     ]
+
+
+def _parts(arrays: Sequence[NDArray[np.int64]], device: torch.device) -> Sequence[torch.Tensor]:
+    """Return arrays on a device, by one copy."""
+    if not arrays:
+        return ()
+    whole = torch.from_numpy(np.concatenate(arrays)).to(device)
+    return torch.split(whole, [len(array) for array in arrays])
 
 
 def _examples(x: NDArray[Any], what: str, file: str | None) -> torch.Tensor:
