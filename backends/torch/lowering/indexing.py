@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from irprune.backends.torch.lowering import Rule
     from irprune.backends.torch.lowering.lower import Lowering
 
-_REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
+_REDUCTIONS = {"none": None, "add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
 def _scatter_nd(low: Lowering, node: ir.Node) -> fx.Node:
@@ -30,6 +30,7 @@ def _scatter_nd(low: Lowering, node: ir.Node) -> fx.Node:
 
 def scatter_nd(x: Tensor, index: Tensor, updates: Tensor, add: bool) -> Tensor:
     """Write updates at tuples of positions along the last axis of `index`."""
+    x, updates = _alike(x, updates)
     return x.index_put(tuple(index.unbind(-1)), updates, accumulate=add)
 
 
@@ -39,12 +40,26 @@ def _scatter_elements(low: Lowering, node: ir.Node) -> fx.Node:
     index = low.data(node, 1)
     if isinstance(length, int):
         index = low.call(from_start, index, length)
-    if reduction == "none":
-        return low.call(torch.scatter, low.data(node), axis, index, low.data(node, 2))
     if reduction not in _REDUCTIONS:
         raise Unsupported(f"its reduction is {reduction}")
     kind = _REDUCTIONS[reduction]
-    return low.call(torch.scatter_reduce, low.data(node), axis, index, low.data(node, 2), kind)
+    return low.call(scatter_elements, low.data(node), axis, index, low.data(node, 2), kind)
+
+
+def scatter_elements(
+    x: Tensor, axis: int, index: Tensor, updates: Tensor, kind: str | None
+) -> Tensor:
+    """Write updates at positions of an axis, or reduce what is there by them."""
+    x, updates = _alike(x, updates)
+    if kind is None:
+        return x.scatter(axis, index, updates)
+    return x.scatter_reduce(axis, index, updates, kind)
+
+
+def _alike(x: Tensor, updates: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both in the wider type: under autocast one may be narrow, and scattering wants one."""
+    kind = torch.promote_types(x.dtype, updates.dtype)
+    return x.to(kind), updates.to(kind)
 
 
 def _top_k(low: Lowering, node: ir.Node) -> tuple[fx.Node, ...]:
