@@ -120,9 +120,10 @@ class TorchTrainer:
             reason = f"{count} samples of {data.size('train')} training examples"
             raise IrpruneError(reason, file=self._data.file, mend="ask for fewer samples")
         index = np.random.default_rng((seed, 1)).permutation(data.size("train"))[:count]
+        device = fabric_of(self._machine).device  # where arrays live: they would move both ways
         with memory_for(f"a sample of {count} examples", "ask for fewer samples"):
-            ((x, y),) = data.batches("train", [Draw(index)], torch.device("cpu"))
-        return x.numpy(), y.numpy()
+            ((x, y),) = data.batches("train", [Draw(index)], device)
+        return x.cpu().numpy(), y.cpu().numpy()
 
     def fitting(self, model: Model) -> Data:
         """Return the data as the model takes it (IrpruneError: no fit)."""

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch_devices import DEVICES
 
 from irprune import api
 from irprune.backends.torch.training.data import ArrayData
@@ -20,11 +21,11 @@ from irprune.recipe import Machine, Recipe
 INPUT, OUTPUT = "float[N, 6] x", "float[N, 4] y"
 
 
-def trainer(**arrays: Any) -> TorchTrainer:
+def trainer(device: Any = "cpu", **arrays: Any) -> TorchTrainer:
     x, y = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32), np.arange(20) % 4
     given = {"x_train": x, "y_train": y, "x_test": x, "y_test": y} | arrays
     data = ArrayData(**given, file="set.npz")
-    return TorchTrainer(data, Recipe(epochs=1, batch=10), Machine("cpu"), print)
+    return TorchTrainer(data, Recipe(epochs=1, batch=10), Machine(device), print)
 
 
 def model(
@@ -136,6 +137,22 @@ def test_data_that_do_not_fit_are_named(
     with pytest.raises(IrpruneError, match=message) as raised:
         trainer(**arrays).fit(model(tmp_path), tmp_path / "run")
     assert "channels" not in str(raised.value)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_weights_and_samples_come_back_from_the_device(tmp_path: Path, device: str) -> None:
+    net = model(tmp_path)
+    before = net.tensors()["w"].numpy().copy()
+    worker = trainer(device)
+    x, y = worker.sample(net, 5, 3)
+    fitted = worker.fit(net, tmp_path / "run", keep=(1,))
+    after = net.tensors()["w"].numpy()
+    assert np.isfinite(after).all() and (after != before).any()
+    kept = api.load(tmp_path / "run" / "epoch-1.onnx").tensors()["w"].numpy()
+    np.testing.assert_array_equal(kept, after)
+    assert worker.score(net) == fitted.score
+    again = worker.sample(net, 5, 3)
+    assert x.shape == (5, 6) and np.array_equal(x, again[0]) and np.array_equal(y, again[1])
 
 
 def test_a_sample_that_does_not_fit_into_memory(
