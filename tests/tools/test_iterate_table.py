@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "experiments"))
-from iterate_table import METHODS, Record, Runs, gathered, going_on, page, speedups
+from iterate_report import METHODS, Record, Runs, gathered, going_on, methods_of, page, speedups
+from iterate_table import config_of
 
 
 def rounds(*points: tuple[float, float, int]) -> list[Record]:
@@ -64,6 +65,19 @@ def test_the_page_holds_what_the_rounds_reached(runs: Runs) -> None:
     assert "| 1% | 2.00 | ≥ 1.33 |" in text
 
 
+def test_another_step_of_the_threshold_is_a_method_of_its_own(runs: Runs, tmp_path: Path) -> None:
+    (tmp_path / "lenet5-aiap-3").rename(tmp_path / "lenet5-aiap-0.1-3")
+    options = argparse.Namespace(net="lenet5", seeds=[3], runs=tmp_path)
+    methods = methods_of(options)
+    assert methods == [*METHODS, "aiap-0.1"]
+    text = "\n".join(page("lenet5", gathered(options, methods), {"iap-rate": {}}, {}))
+    assert "| 1% | AIAP, λ = 0.1 | ≥ 3.00 | ≥ 6.00 | - | 1 |" in text
+    asked = {"verify": True, "rounds": None, "epochs": None, "rewind": None}
+    more = argparse.Namespace(net="lenet5", precision="32-true", **asked)
+    assert config_of(more, "aiap-0.1").prune.step == 0.1
+    assert config_of(more, "aiap").prune.step == 0.01
+
+
 def test_seeds_without_a_round_are_left_out(runs: Runs) -> None:
     assert {method: [*found] for method, found in runs.items()} == {key: [3] for key in METHODS}
     assert [row["macs"] for row in runs["iap"][3]] == [100, 50, 20, 10]
@@ -77,4 +91,6 @@ def test_seeds_are_compared_with_themselves() -> None:
 def test_an_unfinished_base_compares_with_nothing() -> None:
     assert going_on(AIAP, 0.0)
     assert not going_on(ILP, 0.05)
+    dipped = rounds((0.70, 1, 100), (0.71, 2, 60), (0.695, 4, 40))
+    assert going_on(dipped, 0.0)
     assert speedups({"ilp": {0: AIAP}, "iap": {0: IAP}}, "iap", 0.0) == []
