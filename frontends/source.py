@@ -51,10 +51,21 @@ class Source:
                 dynamic_batch=self.dynamic_batch,
                 warn=self.warn,
             )
+        if self.is_onnx(path):
+            from irprune.frontends.onnx import load
+
+            return load(path)
+        from irprune.frontends.torch import load_factory
+
+        return load_factory(path, shapes or {})
+
+    def is_onnx(self, path: Path) -> bool:
+        """Return whether a path is that of an ONNX file (IrpruneError: the options do not fit)."""
+        if path.suffix == CAFFE:
+            return False
         if self != Source():
             given = "weights, phase, stage, end-at-heads and dynamic-batch"
             raise IrpruneError(f"{given} go with a {CAFFE}", file=path)
-        from irprune.frontends.onnx import load
-        from irprune.frontends.torch import is_factory, load_factory
+        from irprune.frontends.torch import is_factory
 
-        return load_factory(path, shapes or {}) if is_factory(path) else load(path)
+        return not is_factory(path)

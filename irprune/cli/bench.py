@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ import click
 from irprune.cli import common
 from irprune.cli.format import table
 from irprune.errors import CheckFailed
+from irprune.frontends.source import CAFFE, Source
 from irprune.units import quantity, share
 
 
@@ -92,6 +94,7 @@ TOP = 10
     help="Batch sizes, one table for each; for models whose batch axis is open.",
 )
 @click.option("--profile", is_flag=True, help="Show where the time of each model goes.")
+@common.source
 @common.seed
 @common.inputs
 @common.common
@@ -107,6 +110,7 @@ def bench(
     provider_options: Mapping[str, str],
     batches: tuple[int, ...],
     profile: bool,
+    source: Source,
     seed: int,
     shapes: Mapping[str, tuple[int, ...]],
     feeds: Path | None,
@@ -116,7 +120,7 @@ def bench(
     """Measure the latency of MODELS, interleaved, each relative to the first.
 
     Every model runs in a process of its own: one that crashes is reported, the others still run.
-    Exit status 1 if a model failed.
+    Exit status 1 if a model failed. Caffe networks and factories are measured as ONNX.
     """
     from irprune import api
 
@@ -131,15 +135,40 @@ def bench(
         provider=provider,
         provider_options=provider_options,
     )
-    facts = [
-        api.bench(models, settings=settings, timing=timing, batch=batch, profile=profile)
-        for batch in batches or (None,)
-    ]
+    with TemporaryDirectory() as folder:
+        files = _files(models, source, Path(folder), seed, shapes)
+        facts = [
+            api.bench(files, settings=settings, timing=timing, batch=batch, profile=profile)
+            for batch in batches or (None,)
+        ]
+    for each in facts:
+        for row, path in zip(each["models"], models, strict=True):
+            row["path"] = str(path)
     text = "\n\n".join(map(_text, facts))
     common.emit(facts[0] if len(facts) == 1 else {"batches": facts}, text, as_json)
     failed = [row for each in facts for row in each["models"] if row["error"]]
     if failed:
         raise CheckFailed(failed[0]["error"], file=failed[0]["path"])
+
+
+def _files(
+    models: tuple[Path, ...],
+    source: Source,
+    folder: Path,
+    seed: int,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> list[Path]:
+    """The ONNX files of all models: those of another kind are written into a folder."""
+    caffe = any(path.suffix == CAFFE for path in models)
+    files = []
+    for number, path in enumerate(models):
+        how = source if path.suffix == CAFFE or not caffe else Source()
+        if how.is_onnx(path):
+            files.append(path)
+        else:
+            files.append(folder / f"{number}.onnx")
+            how.read(path, seed, shapes).save(files[-1])
+    return files
 
 
 def _text(facts: dict[str, Any]) -> str:

@@ -60,6 +60,25 @@ def test_a_profile(cli: Cli, net: Path) -> None:
     assert len(labels) == len(set(labels))
 
 
+def test_caffe_networks_beside_onnx(cli: Cli, tmp_path: Path) -> None:
+    caffe, small = tmp_path / "net.prototxt", tmp_path / "small.onnx"
+    caffe.write_text(
+        'input: "x" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }'
+        'layer { name: "a" type: "Convolution" bottom: "x" top: "a"'
+        " convolution_param { num_output: 8 kernel_size: 3 } }"
+        'layer { name: "b" type: "Convolution" bottom: "a" top: "b"'
+        " convolution_param { num_output: 4 kernel_size: 3 } }"
+    )
+    assert cli("run", "prune{ratio=0.5}, compact", caffe, "-o", small).exit_code == 0
+    done = cli("bench", caffe, small, *FEW, "--json", "--phase", "TRAIN")
+    assert done.exit_code == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert [row["path"] for row in facts["models"]] == [str(caffe), str(small)]
+    assert facts["models"][0]["disk_bytes"] > facts["models"][1]["disk_bytes"] > 0
+    done = cli("bench", small, *FEW, "--phase", "TRAIN")
+    assert done.exit_code == 2 and "go with a .prototxt" in done.stderr
+
+
 def test_a_model_that_fails_is_a_row_and_exit_1(cli: Cli, net: Path, other_net: Path) -> None:
     model = onnx.load(other_net)
     model.graph.node[2].op_type = "NoSuchOp"
