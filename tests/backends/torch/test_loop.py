@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,6 +108,38 @@ class _Dying(nn.Module):
                 raise Killed
         out: Tensor = self.inner(x)
         return out
+
+
+def test_a_compiled_module_trains_the_same_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a backend that takes no C++ compiler; its checkpoints are those of the module itself."""
+    graphs: list[Any] = []
+
+    def eager(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=eager))
+    machine = replace(CPU, compile=True, checkpoint_steps=2)
+    calls = []
+
+    def dying(epoch: int) -> None:
+        calls.append(epoch)
+        if epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(job(tmp_path / "cut", machine=machine, after_epoch=dying))
+    again = job(tmp_path / "cut", module=net(5), machine=machine)
+    whole = job(tmp_path / "whole", machine=machine)
+    rows = train(whole)
+    assert train(again) == rows and calls == [1, 2]
+    assert graphs
+    plain = train(job(tmp_path / "plain"))
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in plain], rel=1e-3)
+    for name, tensor in again.module.state_dict().items():
+        assert torch.equal(tensor, whole.module.state_dict()[name]), name
 
 
 def test_training_learns_and_starts_where_it_is_told(tmp_path: Path) -> None:
