@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 from hypothesis import strategies as st
+from lowered import lowered_outputs
 from onnx import TensorProto, helper, numpy_helper
 
 from irprune.channels import Channels, analyse
@@ -317,7 +318,10 @@ def check_random_plan(
 
 
 def check_equal(model: Model, small: Model, plan: Plan, seed: int, tolerance: float = 2e-5) -> None:
-    """Assert that the compacted model computes what the masked one does at kept positions."""
+    """Assert that the compacted model computes what the masked one does at kept positions.
+
+    Lowered to torch it does so as well.
+    """
     proto, compact = proto_of(model), proto_of(small)
     feeds = feeds_of(proto, seed)
     ranks = {v.name or "": len(v.shape) for v in _values(model) if v.shape is not None}
@@ -329,6 +333,10 @@ def check_equal(model: Model, small: Model, plan: Plan, seed: int, tolerance: fl
             array = kept_part(expected[name], plan.axes.get(name, {}))
             error = relative_error(actual[name], array)
             assert error <= tolerance, f"{name} of {node.op_type} differs by {error:g}"
+    for name, array in lowered_outputs(small, compact, feeds).items():
+        assert array.dtype == actual[name].dtype
+        error = relative_error(array, actual[name])
+        assert error <= tolerance, f"{name} of torch differs by {error:g}"
 
 
 def proto_of(model: Model) -> onnx.ModelProto:

@@ -26,6 +26,7 @@ DOMAIN = "irprune.torch"
 FAMILIES = (
     "activation",
     "arithmetic",
+    "attention",
     "conv",
     "indexing",
     "linear",

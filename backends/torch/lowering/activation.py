@@ -67,6 +67,18 @@ def _gelu(low: Lowering, node: ir.Node) -> fx.Node:
     return low.layer(node, layer, {}, low.data(node))
 
 
+def _swish(low: Lowering, node: ir.Node) -> fx.Node:
+    alpha = low.real(node, "alpha", 1.0)
+    if alpha == 1:
+        return low.layer(node, nn.SiLU(), {}, low.data(node))
+    return low.call(swish, low.data(node), alpha)
+
+
+def swish(x: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Swish with a parameter of its own."""
+    return x * (alpha * x).sigmoid()
+
+
 def _selu(low: Lowering, node: ir.Node) -> fx.Node:
     alpha, gamma = low.real(node, "alpha", 1.67326319), low.real(node, "gamma", 1.05070102)
     return low.call(selu, low.data(node), alpha, gamma)
@@ -179,12 +191,14 @@ RULES: dict[str, Rule] = {
     "HardSigmoid": _hard_sigmoid,
     "Mish": _plain(nn.Mish),
     "Gelu": _gelu,
+    "Swish": _swish,
     "Clip": _clip,
     "PRelu": _prelu,
     "ThresholdedRelu": _trelu,
     "Shrink": _shrink,
     "Softmax": _softmax(nn.Softmax),
     "LogSoftmax": _softmax(nn.LogSoftmax),
+    "Hardmax": _softmax(layers.Hardmax),
     "Abs": _function(torch.abs),
     "Acos": _function(torch.acos),
     "Acosh": _function(torch.acosh),
@@ -196,6 +210,7 @@ RULES: dict[str, Rule] = {
     "Ceil": _function(torch.ceil),
     "Cos": _function(torch.cos),
     "Cosh": _function(torch.cosh),
+    "Det": _function(torch.linalg.det),
     "Erf": _function(torch.erf),
     "Exp": _function(torch.exp),
     "Floor": _function(torch.floor),

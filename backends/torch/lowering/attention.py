@@ -1,4 +1,4 @@
-"""Attention written as matrix products and a softmax: one kernel of torch's."""
+"""Attention, as an op and written as matrix products and a softmax: one kernel of torch's."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch.nn import functional
 
 from irprune.backends.torch.lowering.fuse.common import maker
+from irprune.backends.torch.lowering.lower import Unsupported
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from irprune.backends.torch.lowering import Rule
     from irprune.backends.torch.lowering.lower import Lowering
 
 _PER_AXIS_SINCE = 13
@@ -98,3 +100,122 @@ def _turned(low: Lowering, key: ir.Value) -> fx.Node:
     if order == list(range(len(order))):
         return low.data(node)
     return low.call(torch.permute, low.data(node), order)
+
+
+_MASK, _PAST_KEY, _PAST_VALUE, _VALID = 3, 4, 5, 6
+
+
+def _attention(low: Lowering, node: ir.Node) -> tuple[fx.Node, ...]:
+    given = [low.input(node, k) for k in (_MASK, _PAST_KEY, _PAST_VALUE, _VALID)]
+    mask, past_key, past_value, valid = (v if v is None else low.tensor(v) for v in given)
+    causal = bool(low.integer(node, "is_causal", 0))
+    if low.real(node, "softcap", 0.0):
+        raise Unsupported("it caps its scores")
+    if causal and past_key is not None:
+        raise Unsupported("it is causal and has keys of before")
+    scale = low.real(node, "scale", 0.0) or None
+    q, k, v = (low.data(node, index) for index in range(3))
+    if low.rank(low.input(node, 0)) == 3:
+        many, few = (low.integer(node, f"{kind}_num_heads", 0) for kind in ("q", "kv"))
+        q, k, v = (low.call(apart, x, n) for x, n in ((q, many), (k, few), (v, few)))
+    k, v = (
+        x if past is None else low.call(torch.cat, [past, x], 2)
+        for x, past in ((k, past_key), (v, past_value))
+    )
+    y = low.call(attend, q, k, v, mask, valid, causal, scale)
+    if low.rank(low.input(node, 0)) == 3:
+        y = low.call(together, y)
+    if len(node.outputs) < 4 or not node.outputs[3].uses():
+        return y, k, v
+    if low.integer(node, "qk_matmul_output_mode", 0):
+        raise Unsupported("its scores are read after the mask")
+    return y, k, v, low.call(scores, q, k, scale)
+
+
+def apart(x: Tensor, heads: int) -> Tensor:
+    """Turn ``(batch, places, heads * width)`` into ``(batch, heads, places, width)``."""
+    return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
+
+
+def together(x: Tensor) -> Tensor:
+    """Turn ``(batch, heads, places, width)`` into ``(batch, places, heads * width)``."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    valid: Tensor | None,
+    causal: bool,
+    scale: float | None,
+) -> Tensor:
+    """Attention of opset 23 on operands ``(batch, heads, places, width)``.
+
+    Each head of `k` and `v` serves as many consecutive ones of `q`. `mask` is added, or says where
+    to look; so does `valid`, by the number of keys ``(batch,)`` that are no padding.
+    """
+    k, v = _repeated(k, q), _repeated(v, q)
+    if causal and mask is None and valid is None:
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+    allowed = []
+    if causal:
+        allowed.append(torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril())
+    if valid is not None:
+        allowed.append(torch.arange(k.shape[2], device=q.device) < valid[:, None, None, None])
+    for part in allowed:
+        if mask is None or mask.dtype == torch.bool:
+            mask = part if mask is None else mask & part
+        else:
+            mask = torch.where(part, mask, -torch.inf)
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+
+
+def scores(q: Tensor, k: Tensor, scale: float | None) -> Tensor:
+    """Return what attention takes the softmax of, without a mask."""
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+    return q @ _repeated(k, q).transpose(-1, -2) * factor
+
+
+def _repeated(x: Tensor, q: Tensor) -> Tensor:
+    return x.repeat_interleave(q.shape[1] // x.shape[1], 1) if x.shape[1] < q.shape[1] else x
+
+
+def _rotary_embedding(low: Lowering, node: ir.Node) -> fx.Node:
+    places = low.input(node, 3)
+    heads = low.integer(node, "num_heads", 0)
+    if low.rank(low.input(node, 0)) == 3 and not heads:
+        raise Unsupported("it does not say how many heads it has")
+    return low.call(
+        rotated, low.data(node, 0), low.data(node, 1), low.data(node, 2),
+        None if places is None else low.tensor(places), heads,
+        low.integer(node, "rotary_embedding_dim", 0), bool(low.integer(node, "interleaved", 0)),
+    )  # fmt: skip
+
+
+def rotated(
+    x: Tensor, cos: Tensor, sin: Tensor, places: Tensor | None, heads: int, width: int, mixed: bool
+) -> Tensor:
+    """RotaryEmbedding: turn pairs of the first `width` numbers of each head by their place.
+
+    Args:
+        x: ``(batch, heads, places, all)`` or ``(batch, places, heads * all)``.
+        cos, sin: ``(batch, places, width / 2)``, or a table that `places` index.
+        mixed: pairs are neighbours; otherwise they lie half the width apart.
+    """
+    flat = x.dim() == 3
+    x = apart(x, heads) if flat else x
+    if places is not None:
+        cos, sin = cos[places], sin[places]
+    cos, sin = cos[:, None], sin[:, None]
+    width = width or x.shape[-1]
+    turned, rest = x[..., :width], x[..., width:]
+    a, b = (turned[..., ::2], turned[..., 1::2]) if mixed else turned.chunk(2, -1)
+    pair = (a * cos - b * sin, a * sin + b * cos)
+    turned = torch.stack(pair, -1).flatten(-2) if mixed else torch.cat(pair, -1)
+    result = torch.cat([turned, rest], -1)
+    return together(result) if flat else result
+
+
+RULES: dict[str, Rule] = {"Attention": _attention, "RotaryEmbedding": _rotary_embedding}

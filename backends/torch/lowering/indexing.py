@@ -187,10 +187,13 @@ def roi_align(
             size = size.clamp(min=1.0)
         axes = []
         for k, cells in ((1, height), (0, width)):
-            samples = ratio if ratio > 0 else max(int(torch.ceil(size[k] / cells)), 1)
-            steps = (torch.arange(cells * samples, device=x.device) + 0.5) / samples
+            samples = ratio if ratio > 0 else max(int(torch.ceil(size[k] / cells)), 0)
+            steps = (torch.arange(cells * samples, device=x.device) + 0.5) / max(samples, 1)
             axes.append((start[k] + steps * size[k] / cells, samples))
         (ys, per_row), (xs, per_column) = axes
+        if not (per_row and per_column):  # a region without an inside
+            results.append(x.new_zeros(x.shape[1], height, width))
+            continue
         sampled = _bilinear(x[image], ys, xs)
         results.append(functional.avg_pool2d(sampled, (per_row, per_column)))
     return torch.stack(results) if results else x.new_zeros(0, x.shape[1], height, width)

@@ -23,6 +23,20 @@ class PReLU(nn.Module):
         return functional.prelu(x, self.weight.flatten())
 
 
+class Hardmax(nn.Module):
+    """One where the first largest number of an axis is, zero elsewhere."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x).scatter(self.axis, x.argmax(self.axis, keepdim=True), 1)
+
+    def extra_repr(self) -> str:
+        return f"axis={self.axis}"
+
+
 class ColumnLinear(nn.Module):
     """A linear layer whose weight is ``(in, out)``, as MatMul and Gemm have it; bias ``(out,)``."""
 

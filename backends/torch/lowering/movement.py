@@ -271,6 +271,40 @@ def _col2im(low: Lowering, node: ir.Node) -> fx.Node:
     return low.call(functional.fold, low.data(node), sizes, block, dilations, pads[:2], strides)
 
 
+def _centre(low: Lowering, node: ir.Node) -> fx.Node:
+    axes = low.ints(node, None, "axes")
+    sizes = low.sizes(node, 1)
+    return low.call(centred, low.data(node), sizes, axes or list(range(len(sizes))))
+
+
+def centred(x: Tensor, sizes: list[int], axes: list[int]) -> Tensor:
+    """CenterCropPad: cut the middle out, or put zeros around, axis by axis."""
+    for axis, size in zip(axes, sizes, strict=True):
+        less = x.shape[axis] - size
+        if less > 0:
+            x = x.narrow(axis, less // 2, size)
+        elif less < 0:
+            behind = [0, 0] * (x.dim() - 1 - axis % x.dim())
+            x = functional.pad(x, [*behind, -less // 2, -less - -less // 2])
+    return x
+
+
+def _reverse_sequence(low: Lowering, node: ir.Node) -> fx.Node:
+    axes = (low.integer(node, name, default) for name, default in _SEQUENCE_AXES)
+    return low.call(reverse_sequence, low.data(node, 0), low.data(node, 1), *axes)
+
+
+def reverse_sequence(x: Tensor, lengths: Tensor, batch: int, time: int) -> Tensor:
+    """Turn the first so many steps of each example around; of two axes the first is 0 or 1."""
+    steps = torch.arange(x.shape[time], device=x.device)
+    ends = lengths[:, None]
+    order = torch.where(steps < ends, ends - 1 - steps, steps)
+    order = order if batch < time else order.t()
+    return x.take_along_dim(order.reshape(*order.shape, *[1] * (x.dim() - 2)), time)
+
+
+_SEQUENCE_AXES = (("batch_axis", 1), ("time_axis", 0))
+
 RULES: dict[str, Rule] = {
     "Reshape": _reshape,
     "Flatten": _flatten,
@@ -286,5 +320,7 @@ RULES: dict[str, Rule] = {
     "Expand": _expand,
     "Tile": _tile,
     "Pad": _pad,
+    "CenterCropPad": _centre,
+    "ReverseSequence": _reverse_sequence,
     "Col2Im": _col2im,
 }

@@ -112,16 +112,19 @@ def _whole(kinds: tuple[Callable[..., nn.Module], ...]) -> Rule:
     return rule
 
 
+_LP = (functional.lp_pool1d, functional.lp_pool2d, functional.lp_pool3d)
+
+
 def _lp_pool(low: Lowering, node: ir.Node) -> fx.Node:
     kernel = low.ints(node, None, "kernel_shape") or []
     strides = low.ints(node, None, "strides") or [1] * len(kernel)
     ceil = bool(low.integer(node, "ceil_mode", 0))
     x, pads = window(low, node, low.data(node), kernel, 0.0)
-    if len(kernel) > 2 or any(n != 1 for n in low.ints(node, None, "dilations") or []):
+    if not 1 <= len(kernel) <= 3 or any(n != 1 for n in low.ints(node, None, "dilations") or []):
         raise Unsupported(f"its kernel is {kernel}, or it is dilated")
     if any(pads):
         x = low.call(functional.pad, x, torch_pads(pads, pads))
-    function = functional.lp_pool1d if len(kernel) == 1 else functional.lp_pool2d
+    function = _LP[len(kernel) - 1]
     power = float(low.integer(node, "p", 2))
     size = kernel[0] if len(kernel) == 1 else tuple(kernel)
     step = strides[0] if len(kernel) == 1 else tuple(strides)

@@ -1,0 +1,38 @@
+"""Whether torch computes what onnxruntime does: every network that the op rules are tried on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from irprune.backends.torch import to_torch
+from irprune.errors import IrpruneError
+from irprune.model import Model
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+REFUSED = ("BitShift",)
+"""Ops that no lowering has, or types of theirs that torch lacks."""
+
+
+def lowered_outputs(model: Model, proto: onnx.ModelProto, feeds: Arrays) -> Arrays:
+    """Return the outputs of the lowered model by name; none where it is refused for an op above."""
+    kinds = {node.op_type for node in proto.graph.node}
+    try:
+        module = to_torch(model)
+    except IrpruneError:
+        if kinds.isdisjoint(REFUSED):
+            raise
+        return {}
+    assert kinds.isdisjoint(REFUSED), "torch takes an op that the list calls refused"
+    given = (torch.from_numpy(np.array(feeds[value.name])) for value in proto.graph.input)
+    with torch.no_grad():
+        made = module(*given)
+    outputs = made if isinstance(made, tuple) else (made,)
+    names = (value.name for value in proto.graph.output)
+    return {name: tensor.numpy() for name, tensor in zip(names, outputs, strict=True)}
