@@ -30,9 +30,9 @@ def lowered_outputs(model: Model, proto: onnx.ModelProto, feeds: Arrays) -> Arra
             raise
         return {}
     assert kinds.isdisjoint(REFUSED), "torch takes an op that the list calls refused"
-    given = (torch.from_numpy(np.array(feeds[value.name])) for value in proto.graph.input)
+    order = [value.name for value in proto.graph.input if value.name in feeds]  # weights may be too
     with torch.no_grad():
-        made = module(*given)
+        made = module(*(torch.from_numpy(np.array(feeds[name])) for name in order))
     outputs = made if isinstance(made, tuple) else (made,)
     names = (value.name for value in proto.graph.output)
     return {name: tensor.numpy() for name, tensor in zip(names, outputs, strict=True)}
