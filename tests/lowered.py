@@ -21,7 +21,10 @@ REFUSED = ("BitShift",)
 
 
 def lowered_outputs(model: Model, proto: onnx.ModelProto, feeds: Arrays) -> Arrays:
-    """Return the outputs of the lowered model by name; none where it is refused for an op above."""
+    """Return the outputs of the lowered model by name; none where it is refused for an op above.
+
+    Gradients are taken as well: torch raises where an activation overwrote what they need.
+    """
     kinds = {node.op_type for node in proto.graph.node}
     try:
         module = to_torch(model)
@@ -31,8 +34,9 @@ def lowered_outputs(model: Model, proto: onnx.ModelProto, feeds: Arrays) -> Arra
         return {}
     assert kinds.isdisjoint(REFUSED), "torch takes an op that the list calls refused"
     order = [value.name for value in proto.graph.input if value.name in feeds]  # weights may be too
-    with torch.no_grad():
-        made = module(*(torch.from_numpy(np.array(feeds[name])) for name in order))
+    made = module(*(torch.from_numpy(np.array(feeds[name])) for name in order))
     outputs = made if isinstance(made, tuple) else (made,)
+    for trained in (output.sum() for output in outputs if output.requires_grad):
+        trained.backward(retain_graph=True)
     names = (value.name for value in proto.graph.output)
-    return {name: tensor.numpy() for name, tensor in zip(names, outputs, strict=True)}
+    return {name: tensor.detach().numpy() for name, tensor in zip(names, outputs, strict=True)}
