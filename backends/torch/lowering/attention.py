@@ -111,8 +111,8 @@ def _attention(low: Lowering, node: ir.Node) -> tuple[fx.Node, ...]:
     causal = bool(low.integer(node, "is_causal", 0))
     if low.real(node, "softcap", 0.0):
         raise Unsupported("it caps its scores")
-    if causal and past_key is not None:
-        raise Unsupported("it is causal and has keys of before")
+    if causal and (past_key is not None or valid is not None):
+        raise Unsupported("it is causal, and its keys come from a cache")
     scale = low.real(node, "scale", 0.0) or None
     q, k, v = (low.data(node, index) for index in range(3))
     if low.rank(low.input(node, 0)) == 3:
@@ -154,21 +154,21 @@ def attend(
     """Attention of opset 23 on operands ``(batch, heads, places, width)``.
 
     Each head of `k` and `v` serves as many consecutive ones of `q`. `mask` is added, or says where
-    to look; so does `valid`, by the number of keys ``(batch,)`` that are no padding.
+    to look; so does `valid`, by the number of keys ``(batch,)`` that are no padding; `causal` goes
+    without it.
     """
     k, v = _repeated(k, q), _repeated(v, q)
-    if causal and mask is None and valid is None:
+    if causal and mask is None:
         return functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
-    allowed = []
+    seen = None
     if causal:
-        allowed.append(torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril())
+        seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
     if valid is not None:
-        allowed.append(torch.arange(k.shape[2], device=q.device) < valid[:, None, None, None])
-    for part in allowed:
-        if mask is None or mask.dtype == torch.bool:
-            mask = part if mask is None else mask & part
-        else:
-            mask = torch.where(part, mask, -torch.inf)
+        seen = torch.arange(k.shape[2], device=q.device) < valid[:, None, None, None]
+    if mask is None or seen is None:
+        mask = seen if mask is None else mask
+    else:
+        mask = mask & seen if mask.dtype == torch.bool else torch.where(seen, mask, -torch.inf)
     return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 

@@ -240,6 +240,9 @@ FAMILIES: dict[str, Build] = {
     "ScatterElements": _scattered_elements,
     "Attention": _attention,
     "Where": _where,
+    "CenterCropPad": lambda net, k: net.op(
+        "CenterCropPad", _x(net), net.ints(3 + 2 * k, 9 - k), axes=[-2, 3]
+    ),
     "Tile": lambda net, k: net.op("Tile", _x(net), net.ints(1, 2, 1, 3)),
     "Transpose": lambda net, k: net.op("Transpose", _x(net), perm=[0, 2, 3, 1]),
     "CumSum": lambda net, k: net.op("CumSum", _x(net), net.ints(1), reverse=k % 2),
@@ -327,6 +330,43 @@ def test_attention_becomes_one_kernel() -> None:
     called = [node.target for node in lowered.graph.nodes if node.op == "call_function"]
     assert torch.nn.functional.scaled_dot_product_attention in called
     assert torch.matmul not in called
+
+
+@pytest.mark.parametrize("masked", ["", "added", "allowed"])
+@pytest.mark.parametrize("causal", [0, 1])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("flat", [False, True])
+def test_masks_of_attention(masked: str, causal: int, padded: bool, flat: bool) -> None:
+    """Five keys for three queries, of two heads that share one; every query sees some key."""
+    net = Net(opset=24)
+    if flat:
+        q, k, v = (net.input(2, *dims, name=n) for n, dims in _FLAT.items())
+    else:
+        q, k, v = (net.input(2, *dims, name=n) for n, dims in _APART.items())
+    mask = ""
+    if masked == "added":
+        mask = net.weight(2, 3, 5)
+    elif masked:
+        allowed = np.random.default_rng(0).random((3, 5)) > 0.4
+        allowed[:, 0] = True
+        mask = net.constant(allowed)
+    lengths = [net.constant(np.array([2, 5]))] if padded else []
+    heads = {"q_num_heads": 2, "kv_num_heads": 1} if flat else {}
+    optional = [mask, "", "", *lengths] if padded else [mask]
+    y = net.op("Attention", q, k, v, *optional, is_causal=causal, **heads)
+    proto = net.proto(y)
+    feeds = feeds_of(proto, 0)
+    if causal and padded:
+        with pytest.raises(IrpruneError, match="its keys come from a cache"):
+            to_torch(Model.from_proto(proto))
+        return
+    with torch.no_grad():
+        found = to_torch(Model.from_proto(proto))(*map(torch.from_numpy, feeds.values()))
+    assert relative_error(found.numpy(), run(proto, feeds)[y]) <= 2e-5
+
+
+_APART = {"q": (2, 3, 4), "k": (1, 5, 4), "v": (1, 5, 6)}
+_FLAT = {"q": (3, 8), "k": (5, 4), "v": (5, 6)}
 
 
 def test_a_computed_mask_keeps_the_attention_apart() -> None:
