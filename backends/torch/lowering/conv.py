@@ -135,7 +135,7 @@ def _ends(
     if automatic == "NOTSET" and wanted is None:
         pads = low.ints(node, None, "pads") or [0] * 2 * spatial
         return pads[:spatial], pads[spatial:], extra
-    before, after = [], []
+    before, after, extra = [], [], list(extra)
     lengths = low.dims(low.input(node, 0))[2:]
     for k, length in enumerate(lengths):
         full = (kernel[k] - 1) * dilations[k] + 1 + extra[k]
@@ -147,8 +147,10 @@ def _ends(
             total = 0
         else:
             raise Unsupported("its output_shape is fixed and its input's is not")
+        if total < 0:  # longer than the windows reach: the bias alone stands there
+            extra[k], total = extra[k] - total, 0
         small = total // 2
-        upper = automatic != "SAME_LOWER"
+        upper = automatic == "SAME_UPPER"
         before.append(small if upper else total - small)
         after.append(total - small if upper else small)
     return before, after, extra

@@ -109,18 +109,38 @@ def same_pad(
 def mean_pool_inside(
     x: Tensor, kernel: list[int], strides: list[int], pads: list[int], ceil: bool
 ) -> Tensor:
-    """Average pooling with uneven padding that does not count."""
+    """Average pooling with padding of torch's order that does not count."""
     pool = [functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d][len(kernel) - 1]
     ones = torch.ones_like(x[:1, :1])
     sums = pool(functional.pad(x, pads), kernel, strides, 0, ceil)
     shares = pool(functional.pad(ones, pads), kernel, strides, 0, ceil)
-    return sums / shares
+    return within(sums / shares, x, strides, pads[::-2][: len(kernel)])
+
+
+def lp_pool(x: Tensor, power: int, kernel: list[int], strides: list[int], ceil: bool) -> Tensor:
+    """Norms of windows: torch's own of odd powers have signs, and are too large at the edges."""
+    powers = x.abs().pow(power)
+    if len(kernel) == 1:
+        powers, kernel, strides = powers.unsqueeze(-2), [1, *kernel], [1, *strides]
+    pool = functional.avg_pool3d if len(kernel) == 3 else functional.avg_pool2d
+    sums = pool(powers, kernel, strides, 0, ceil, divisor_override=1)
+    sums = sums if sums.dim() == x.dim() else sums.squeeze(-2)
+    some = sums > 0  # a root has no slope at zero
+    return torch.where(some, torch.where(some, sums, 1.0).pow(1 / power), 0.0)
+
+
+def within(pooled: Tensor, x: Tensor, strides: list[int], before: list[int]) -> Tensor:
+    """Cut windows off that begin behind the data: lengths rounded up count them in padded data."""
+    for k, (stride, head) in enumerate(zip(strides, before, strict=True), 2):
+        reached = -(-(x.shape[k] + head) // stride)
+        pooled = pooled.narrow(k, 0, reached) if reached < pooled.shape[k] else pooled
+    return pooled
 
 
 def mean_pool_same(
-    x: Tensor, padded: Tensor, kernel: list[int], strides: list[int], ceil: bool
+    x: Tensor, padded: Tensor, kernel: list[int], strides: list[int], upper: bool, ceil: bool
 ) -> Tensor:
     """Average pooling of data padded to keep its size, where the padding does not count."""
     pool = [functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d][len(kernel) - 1]
-    ones = same_pad(torch.ones_like(x[:1, :1]), kernel, strides, [1] * len(kernel), True, 0.0)
+    ones = same_pad(torch.ones_like(x[:1, :1]), kernel, strides, [1] * len(kernel), upper, 0.0)
     return pool(padded, kernel, strides, 0, ceil) / pool(ones, kernel, strides, 0, ceil)

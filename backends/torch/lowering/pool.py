@@ -49,13 +49,23 @@ def _max_pool(low: Lowering, node: ir.Node) -> fx.Node | tuple[fx.Node, ...]:
     layer = _MAX[spatial - 1](
         tuple(kernel), tuple(strides), tuple(pads), tuple(dilations), listed, ceil
     )
-    made = low.layer(node, layer, {}, x)
+    made = _within(low, node, low.layer(node, layer, {}, x), x)
     if not listed:
         return made
     if x is not low.data(node) or low.integer(node, "storage_order", 0):
         raise Unsupported("its Indices are read, and its pads differ")
     values = low.call(_first, made)
     return values, low.call(numbered, low.call(_second, made), low.data(node))
+
+
+def _within(low: Lowering, node: ir.Node, made: fx.Node, x: fx.Node) -> fx.Node:
+    """Return a result without windows that begin behind the data, where `x` is that and pads."""
+    pads = low.ints(node, None, "pads")
+    if x is low.data(node) or not low.integer(node, "ceil_mode", 0) or not pads:
+        return made
+    before = pads[: len(pads) // 2]
+    strides = low.ints(node, None, "strides") or [1] * len(before)
+    return low.call(layers.within, made, low.data(node), strides, before)
 
 
 def _first(pair: Any) -> Any:
@@ -84,10 +94,10 @@ def _mean_pool(low: Lowering, node: ir.Node) -> fx.Node:
         raise Unsupported(f"its kernel is {kernel}, its dilations are {dilations}")
     data = low.data(node)
     x, pads = window(low, node, data, kernel, 0.0)
-    automatic = low.text(node, "auto_pad", "NOTSET").startswith("SAME")
-    if x is not data and automatic and not counted:
-        made = low.call(layers.mean_pool_same, data, x, kernel, strides, ceil)
-        return made
+    automatic = low.text(node, "auto_pad", "NOTSET")
+    if x is not data and automatic.startswith("SAME") and not counted:
+        upper = automatic == "SAME_UPPER"
+        return low.call(layers.mean_pool_same, data, x, kernel, strides, upper, ceil)
     uneven = x is not data
     wide = any(2 * pad > size for pad, size in zip(pads, kernel, strict=True))
     if (uneven or wide) and not counted:
@@ -98,7 +108,7 @@ def _mean_pool(low: Lowering, node: ir.Node) -> fx.Node:
         x = low.call(functional.pad, x, torch_pads(pads, pads))
         pads = [0] * spatial
     layer = _MEAN[spatial - 1](tuple(kernel), tuple(strides), tuple(pads), ceil, counted)
-    return low.layer(node, layer, {}, x)
+    return _within(low, node, low.layer(node, layer, {}, x), x)
 
 
 def _whole(kinds: tuple[Callable[..., nn.Module], ...]) -> Rule:
@@ -112,9 +122,6 @@ def _whole(kinds: tuple[Callable[..., nn.Module], ...]) -> Rule:
     return rule
 
 
-_LP = (functional.lp_pool1d, functional.lp_pool2d, functional.lp_pool3d)
-
-
 def _lp_pool(low: Lowering, node: ir.Node) -> fx.Node:
     kernel = low.ints(node, None, "kernel_shape") or []
     strides = low.ints(node, None, "strides") or [1] * len(kernel)
@@ -124,11 +131,8 @@ def _lp_pool(low: Lowering, node: ir.Node) -> fx.Node:
         raise Unsupported(f"its kernel is {kernel}, or it is dilated")
     if any(pads):
         x = low.call(functional.pad, x, torch_pads(pads, pads))
-    function = _LP[len(kernel) - 1]
-    power = float(low.integer(node, "p", 2))
-    size = kernel[0] if len(kernel) == 1 else tuple(kernel)
-    step = strides[0] if len(kernel) == 1 else tuple(strides)
-    return low.call(function, x, power, size, step, ceil)
+    power = low.integer(node, "p", 2)
+    return _within(low, node, low.call(layers.lp_pool, x, power, kernel, strides, ceil), x)
 
 
 def _whole_lp(low: Lowering, node: ir.Node) -> fx.Node:

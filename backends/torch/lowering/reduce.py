@@ -21,8 +21,8 @@ def _reduction(function: Callable[[Tensor, list[int], bool], Tensor]) -> Rule:
     def rule(low: Lowering, node: ir.Node) -> fx.Node:
         axes = low.ints(node, 1, "axes")
         if not axes:
-            if low.integer(node, "noop_with_empty_axes", 0):
-                return low.data(node)
+            if low.integer(node, "noop_with_empty_axes", 0):  # of one element each
+                return low.call(function, low.method("unsqueeze", low.data(node), -1), [-1], False)
             axes = list(range(low.rank(low.input(node, 0))))
         keep = bool(low.integer(node, "keepdims", 1))
         return low.call(function, low.data(node), axes, keep)
