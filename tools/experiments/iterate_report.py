@@ -116,7 +116,8 @@ def tables(net: str, runs: Runs, rate: Runs) -> list[str]:
         f"the paper has {mean:.2%} ± {deviation:.2%}.",
         "",
         "Largest compression within an accuracy loss, mean ± standard deviation over seeds "
-        "(≥: the last round so far is within it by a point, the run is not finished):",
+        "(≥: the last round so far is within it, or misses it by less than a point; the run goes "
+        "on):",
         "",
         "| loss | method | paper's counting | physical | the paper | seeds |",
         "| ---: | --- | ---: | ---: | ---: | ---: |",
