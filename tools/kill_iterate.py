@@ -2,9 +2,9 @@
 
     python tools/kill_iterate.py --kills 10
 
-A small network on synthetic data, weight rewinding; each kill is a SIGKILL at a random moment after
-the process has begun to work. At the end records.json must be equal byte for byte, and every round
-must have been trained exactly as often as without kills: no record may be written twice.
+A small network on synthetic data, weight rewinding; each kill is a SIGKILL at a random moment of a
+round, and they are spread over the rounds. At the end records.json must be equal byte for byte, and
+each round must have been trained exactly as often as without kills: no record is written twice.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def start(folder: Path, out: Path) -> subprocess.Popen[str]:
     )
 
 
-def working(process: subprocess.Popen[str], out: Path) -> None:
-    """Wait until the process has taken its folder."""
-    while process.poll() is None and not (out / ".lock").exists():
+def begun(process: subprocess.Popen[str], out: Path, number: int) -> None:
+    """Wait until a round has begun."""
+    while process.poll() is None and not (out / f"round-{number:03d}").is_dir():
         time.sleep(0.01)
 
 
@@ -98,7 +98,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--what", choices=("weights", "learning-rate"), default="weights")
     options = parser.parse_args()
@@ -108,18 +108,19 @@ def main() -> None:
         prepare(folder, options.what, options.rounds)
         whole, cut = folder / "whole", folder / "cut"
         process = start(folder, whole)
-        working(process, whole)
+        begun(process, whole, 1)
         began = time.monotonic()
         finish(process)
-        seconds = time.monotonic() - began
-        print(f"uninterrupted: {seconds:.1f} s of work, {len(stamps(whole))} records")
+        count = len(stamps(whole))
+        each = (time.monotonic() - began) / (count - 1)
+        print(f"uninterrupted: {count} records, {each:.1f} s each after the first")
         done: dict[str, int] = {}
         kills = 0
         while kills < options.kills:
             (cut / ".lock").unlink(missing_ok=True)
             process = start(folder, cut)
-            working(process, cut)
-            time.sleep(draw.uniform(0, seconds / options.kills))
+            begun(process, cut, kills * count // options.kills)
+            time.sleep(draw.uniform(0, each))
             if process.poll() is not None:
                 finish(process)
                 break
