@@ -51,7 +51,8 @@ class Source:
                 dynamic_batch=self.dynamic_batch,
                 warn=self.warn,
             )
-        if self.is_onnx(path):
+        self.check(path)
+        if is_onnx(path):
             from irprune.frontends.onnx import load
 
             return load(path)
@@ -59,13 +60,15 @@ class Source:
 
         return load_factory(path, shapes or {})
 
-    def is_onnx(self, path: Path) -> bool:
-        """Return whether a path is that of an ONNX file (IrpruneError: the options do not fit)."""
-        if path.suffix == CAFFE:
-            return False
-        if self != Source():
+    def check(self, path: Path) -> None:
+        """Raise IrpruneError where options of Caffe networks go with another path."""
+        if path.suffix != CAFFE and self != Source():
             given = "weights, phase, stage, end-at-heads and dynamic-batch"
             raise IrpruneError(f"{given} go with a {CAFFE}", file=path)
-        from irprune.frontends.torch import is_factory
 
-        return not is_factory(path)
+
+def is_onnx(path: Path) -> bool:
+    """Return whether a path is that of an ONNX file."""
+    from irprune.frontends.torch import is_factory
+
+    return path.suffix != CAFFE and not is_factory(path)

@@ -12,7 +12,7 @@ import click
 from irprune.cli import common
 from irprune.cli.format import table
 from irprune.errors import CheckFailed
-from irprune.frontends.source import CAFFE, Source
+from irprune.frontends.source import CAFFE, Source, is_onnx
 from irprune.units import quantity, share
 
 
@@ -163,7 +163,8 @@ def _files(
     files = []
     for number, path in enumerate(models):
         how = source if path.suffix == CAFFE or not caffe else Source()
-        if how.is_onnx(path):
+        how.check(path)
+        if is_onnx(path):
             files.append(path)
         else:
             files.append(folder / f"{number}.onnx")

@@ -114,7 +114,8 @@ def mean_pool_inside(
     ones = torch.ones_like(x[:1, :1])
     sums = pool(functional.pad(x, pads), kernel, strides, 0, ceil)
     shares = pool(functional.pad(ones, pads), kernel, strides, 0, ceil)
-    return within(sums / shares, x, strides, pads[::-2][: len(kernel)])
+    means = sums / shares
+    return within(means, x, strides, pads[-2::-2]) if ceil else means
 
 
 def lp_pool(x: Tensor, power: int, kernel: list[int], strides: list[int], ceil: bool) -> Tensor:

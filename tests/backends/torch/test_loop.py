@@ -58,6 +58,17 @@ def losses(folder: Path) -> list[dict[str, float]]:
     return [row for row in rows if "lr" in row]
 
 
+def dying(seen: list[int]) -> Callable[[int], None]:
+    """Notes epochs, and dies after the second."""
+
+    def note(epoch: int) -> None:
+        seen.append(epoch)
+        if epoch == 2:
+            raise Killed
+
+    return note
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("step", [1, 4, 5, 8])
 @pytest.mark.parametrize(
@@ -122,19 +133,13 @@ def test_a_compiled_module_trains_the_same_and_goes_on(
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=eager))
     machine = replace(CPU, compile=True, checkpoint_steps=2)
-    calls = []
-
-    def dying(epoch: int) -> None:
-        calls.append(epoch)
-        if epoch == 2:
-            raise Killed
-
+    seen: list[int] = []
     with pytest.raises(Killed):
-        train(job(tmp_path / "cut", machine=machine, after_epoch=dying))
+        train(job(tmp_path / "cut", machine=machine, after_epoch=dying(seen)))
     again = job(tmp_path / "cut", module=net(5), machine=machine)
     whole = job(tmp_path / "whole", machine=machine)
     rows = train(whole)
-    assert train(again) == rows and calls == [1, 2]
+    assert train(again) == rows and seen == [1, 2]
     assert graphs
     plain = train(job(tmp_path / "plain"))
     assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in plain], rel=1e-3)
@@ -157,15 +162,9 @@ def test_the_learning_rate_of_later_epochs_is_theirs(tmp_path: Path) -> None:
 
 
 def test_epochs_are_announced_before_their_checkpoint(tmp_path: Path) -> None:
-    seen = []
-
-    def note(epoch: int) -> None:
-        seen.append(epoch)
-        if epoch == 2:
-            raise Killed
-
+    seen: list[int] = []
     with pytest.raises(Killed):
-        train(job(tmp_path, after_epoch=note))
+        train(job(tmp_path, after_epoch=dying(seen)))
     train(job(tmp_path, module=net(3), after_epoch=seen.append))
     assert seen == [1, 2, 2, 3]
 

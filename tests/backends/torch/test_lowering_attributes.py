@@ -57,7 +57,7 @@ def _pools(kind: str, *settings: dict[str, Any]) -> list[Build]:
     return _each(kind, _image, *(window | setting for setting in settings))
 
 
-_PADS = ([0, 1, 1, 0], [1, 1, 2, 1], [2, 1, 2, 1], [0, 0, 1, 1])
+_PADS = ([0, 1, 1, 0], [1, 1, 2, 1], [2, 1, 2, 1], [0, 0, 1, 1], [0, 0, 2, 1])
 _ENDS = [
     {"pads": pads, "ceil_mode": ceil, "count_include_pad": counted}
     for pads in _PADS
