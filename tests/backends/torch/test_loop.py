@@ -212,9 +212,10 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
 
 
 def test_weights_that_overflow_are_not_kept(tmp_path: Path) -> None:
-    recipe = replace(RECIPE, optimizer=Optimizer("sgd", lr=1e38))
-    with pytest.raises(Diverged):
-        train(job(tmp_path, recipe))
+    """Nor those of the first step, whose loss is still that of the weights before."""
+    recipe = replace(RECIPE, optimizer=Optimizer("sgd", lr=3e38, weight_decay=1e3))
+    with pytest.raises(Diverged, match="after step 1 "):
+        train(job(tmp_path, recipe, machine=replace(CPU, checkpoint_steps=1)))
     assert not (tmp_path / CHECKPOINT).exists()
 
 
