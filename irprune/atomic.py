@@ -15,6 +15,8 @@ from irprune.errors import IrpruneError
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; move it there when the block ends without error.
 
+    What is moved has reached the disk: a machine that stops leaves no empty file behind either.
+
     Raises IrpruneError where the folder cannot be written.
     """
     try:
@@ -28,6 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())
+        _flush(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise IrpruneError(f"cannot write: {error.strerror}", file=path) from error
@@ -48,6 +51,14 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         reason = f"cannot make this folder: {error.strerror}"
         raise IrpruneError(reason, file=folder, mend="choose a writable folder") from error
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:
