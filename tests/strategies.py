@@ -31,7 +31,7 @@ from irprune.walk import Heads
 Dim = int | str
 Arrays = dict[str, npt.NDArray[Any]]
 
-SYMBOLS = {"N": 2, "T": 3}
+SYMBOLS = {"N": 2, "T": 3, "TEN": 10}
 """Lengths that symbolic dimensions get when a graph runs; others get 2."""
 
 seeds = st.integers(0, 2**31)

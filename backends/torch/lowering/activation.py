@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from irprune.backends.torch.lowering.lower import Lowering
 
 _SAFE = """
-    Add BatchNormalization Concat Conv ConvTranspose Gemm Linear MatMul Sub Sum
+    Add BatchNormalization Concat Conv ConvTranspose Gemm Linear MatMul Sub
 """
 _SAFE_TO_OVERWRITE = frozenset(_SAFE.split())
-"""Ops whose gradient needs no look at their own output."""
+"""Ops that make a tensor of their own, whose gradient needs no look at it."""
 
 
 def _inplace(low: Lowering, node: ir.Node) -> bool:
@@ -29,7 +29,8 @@ def _inplace(low: Lowering, node: ir.Node) -> bool:
     value = low.input(node, 0)
     maker = None if value is None else value.producer()
     known = maker is not None and maker.op_type in _SAFE_TO_OVERWRITE
-    return low.inplace and known and low.only_reader(node, value)
+    fused = low.data(node).target is functional.scaled_dot_product_attention  # it looks
+    return low.inplace and known and not fused and low.only_reader(node, value)
 
 
 def _overwriting(make: Callable[[bool], nn.Module]) -> Rule:
@@ -111,7 +112,7 @@ def _clip(low: Lowering, node: ir.Node) -> fx.Node:
     least, most = bounds
     if least == 0 and most == 6:
         return low.layer(node, nn.ReLU6(_inplace(low, node)), {}, low.data(node))
-    if all(isinstance(bound, int | float) for bound in bounds):
+    if all(isinstance(bound, int | float) for bound in bounds) and least < most:
         layer = nn.Hardtanh(least, most, _inplace(low, node))
         return low.layer(node, layer, {}, low.data(node))
     if least is None and most is None:
@@ -174,7 +175,7 @@ def _shrink(low: Lowering, node: ir.Node) -> fx.Node:
 
 def shrink(x: torch.Tensor, bias: float, bound: float) -> torch.Tensor:
     """Shrink: toward zero by a bias, to zero within a bound."""
-    return torch.where(x > bound, x - bias, torch.where(x < -bound, x + bias, 0.0))
+    return torch.where(x > bound, x - bias, torch.where(x < -bound, x + bias, 0.0)).to(x.dtype)
 
 
 RULES: dict[str, Rule] = {

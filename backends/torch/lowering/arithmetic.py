@@ -67,10 +67,20 @@ def _mod(low: Lowering, node: ir.Node) -> fx.Node:
 
 
 def _pow(low: Lowering, node: ir.Node) -> fx.Node:
+    kinds = [value.dtype for value in node.inputs if value is not None]
+    if kinds[0] is not None and (kinds[0] != kinds[1] or not kinds[0].is_floating_point()):
+        return low.call(power, low.data(node, 0), low.data(node, 1))
     base, exponent = operands(low, node)
     if isinstance(exponent, float) and exponent.is_integer():
         exponent = int(exponent)
     return low.call(torch.pow, base, exponent)
+
+
+def power(base: Tensor, exponent: Tensor) -> Tensor:
+    """Pow of integers, or of two types: the result has that of the base."""
+    if not (base.is_floating_point() or exponent.is_floating_point() or (exponent < 0).any()):
+        return torch.pow(base, exponent).to(base.dtype)
+    return torch.pow(base.double(), exponent.double()).to(base.dtype)
 
 
 def _many(function: Callable[..., Any]) -> Rule:
@@ -131,10 +141,9 @@ def _identity(low: Lowering, node: ir.Node) -> fx.Node:
 def _constant_of_shape(low: Lowering, node: ir.Node) -> fx.Node:
     held = node.attributes.get("value")
     fill: Any = 0.0 if held is None else held.as_tensor().numpy().ravel()[0].item()
-    kind = node.outputs[0].dtype or ir.DataType.FLOAT
     sizes = low.sizes(node, 0)
     like = next(low.made[value] for value in low.source.inputs)
-    return low.call(filled, like, sizes, fill, DTYPES[kind])
+    return low.call(filled, like, sizes, fill, low.dtype(node.outputs[0]))
 
 
 def filled(like: Tensor, sizes: list[int], fill: Any, dtype: torch.dtype) -> Tensor:
@@ -145,12 +154,13 @@ def filled(like: Tensor, sizes: list[int], fill: Any, dtype: torch.dtype) -> Ten
 def _range(low: Lowering, node: ir.Node) -> fx.Node:
     start, end, step = (low.number(node, k) for k in range(3))
     like = next(low.made[value] for value in low.source.inputs)
-    kind = node.outputs[0].dtype or ir.DataType.INT64
-    return low.call(ranged, like, start, end, step, DTYPES[kind])
+    return low.call(ranged, like, start, end, step, low.dtype(node.outputs[0]))
 
 
 def ranged(like: Tensor, start: Any, end: Any, step: Any, dtype: torch.dtype) -> Tensor:
-    """Return the numbers of a range, on the device of another tensor."""
+    """Return the numbers of a range, on the device of another tensor; none of one that is empty."""
+    if (end - start) * step <= 0:
+        end = start  # torch refuses a step that leads away
     return torch.arange(start, end, step, dtype=dtype, device=like.device)
 
 
@@ -161,8 +171,8 @@ def _bit_shift(low: Lowering, node: ir.Node) -> fx.Node:
 
 
 def _eye_like(low: Lowering, node: ir.Node) -> fx.Node:
-    kind = node.outputs[0].dtype or ir.DataType.FLOAT
-    return low.call(eye_like, low.data(node), low.integer(node, "k", 0), DTYPES[kind])
+    kind = low.dtype(node.outputs[0])
+    return low.call(eye_like, low.data(node), low.integer(node, "k", 0), kind)
 
 
 def eye_like(x: Tensor, offset: int, dtype: torch.dtype) -> Tensor:

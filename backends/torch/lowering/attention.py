@@ -125,7 +125,7 @@ def _attention(low: Lowering, node: ir.Node) -> tuple[fx.Node, ...]:
     y = low.call(attend, q, k, v, mask, valid, causal, scale)
     if low.rank(low.input(node, 0)) == 3:
         y = low.call(together, y)
-    if len(node.outputs) < 4 or not node.outputs[3].uses():
+    if not low.is_read(node, 3):
         return y, k, v
     if low.integer(node, "qk_matmul_output_mode", 0):
         raise Unsupported("its scores are read after the mask")

@@ -30,6 +30,10 @@ class Host(Protocol):
 
 
 HostRule = Callable[[Host, ir.Node, Sequence[Numbers]], Numbers]
+"""Takes the inputs, None for an omitted one; returns None for what must be a tensor."""
+
+_SPLITTER = 2.0**29 + 1
+"""What takes a double apart after 24 bits, as many as a float32 has."""
 
 
 def array(items: Any, shape: Sequence[int]) -> Numbers:
@@ -58,18 +62,58 @@ def truncated(a: Any, b: Any) -> Any:
     return a // b if (a >= 0) == (b > 0) else -(-a // b)
 
 
+def single(number: Any) -> Any:
+    """Round to float32 (Veltkamp's splitting): by arithmetic that torch.compile can trace."""
+    high = number * _SPLITTER
+    return high - (high - number)
+
+
 def _pointwise(function: Callable[..., Any]) -> HostRule:
+    """Element by element; what the graph computes in float32 is rounded to that."""
+
     def rule(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
+        rounded = node.outputs[0].dtype == ir.DataType.FLOAT
+
         def one(*items: Any) -> Any:
-            if any(isinstance(item, fx.Node) for item in items):
-                return low.call(function, *items)
-            return function(*items)
+            run = any(isinstance(item, fx.Node) for item in items)
+            made = low.call(function, *items) if run else function(*items)
+            if not rounded:
+                return made
+            return low.call(single, made) if run else single(made)
 
         spread = np.broadcast_arrays(*inputs)
         rows = zip(*(part.ravel() for part in spread), strict=True)
         return array([one(*row) for row in rows], spread[0].shape)
 
     return rule
+
+
+def largest(*items: Any) -> Any:
+    """Return the largest number, also of one alone."""
+    return max(items)
+
+
+def smallest(*items: Any) -> Any:
+    """Return the smallest number, also of one alone."""
+    return min(items)
+
+
+def remainder(a: Any, b: Any) -> Any:
+    """Return what division toward zero leaves, with the sign of the dividend."""
+    return math.fmod(a, b) if isinstance(a, float) else a - b * truncated(a, b)
+
+
+def _mod(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
+    function = remainder if low.integer(node, "fmod", 0) else operator.mod
+    return _pointwise(function)(low, node, inputs)
+
+
+def _both(a: Any, b: Any) -> bool:
+    return bool(a and b)
+
+
+def _either(a: Any, b: Any) -> bool:
+    return bool(a or b)
 
 
 def _chosen(condition: Any, a: Any, b: Any) -> Any:
@@ -86,6 +130,8 @@ def _cast(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
 
 def _gather(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
     data, index = inputs  # numbers have at most one axis: there is one to gather along
+    if symbolic(index):
+        return None
     return array([data[int(k)] for k in index.ravel()], index.shape)
 
 
@@ -98,21 +144,26 @@ def _slice(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
         start, end = (low.ints(node, None, name) or [0] for name in ("starts", "ends"))
         step = [1]
     else:
-        start, end = inputs[1].tolist(), inputs[2].tolist()
-        step = inputs[4].tolist() if len(inputs) > 4 else [1]
+        bounds = [part for part in (*inputs[1:3], *inputs[4:]) if part is not None]
+        if any(symbolic(part) for part in bounds):
+            return None
+        start, end, step = [*(part.tolist() for part in bounds), [1]][:3]
     return inputs[0][slice(start[0], end[0], step[0])]  # numbers have at most one axis
 
 
 def _reshape(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
-    return inputs[0].reshape([int(n) for n in inputs[1]])
+    if symbolic(inputs[1]) or inputs[1].size > 1:
+        return None
+    return inputs[0].reshape(-1 if inputs[1].size else ())
 
 
 def _squeeze(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
-    return inputs[0].reshape(())
+    return inputs[0].reshape(()) if inputs[0].size == 1 else inputs[0]
 
 
 def _unsqueeze(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
-    return inputs[0].reshape(-1)
+    axes = low.ints(node, None, "axes") or inputs[1]
+    return None if inputs[0].ndim else inputs[0].reshape((1,) * len(axes))
 
 
 def _identity(low: Host, node: ir.Node, inputs: Sequence[Numbers]) -> Numbers:
@@ -132,15 +183,19 @@ RULES: dict[str, HostRule] = {
     "Sub": _pointwise(operator.sub),
     "Mul": _pointwise(operator.mul),
     "Div": _pointwise(truncated),
-    "Mod": _pointwise(operator.mod),
+    "Mod": _mod,
     "Neg": _pointwise(operator.neg),
-    "Max": _pointwise(max),
-    "Min": _pointwise(min),
+    "Max": _pointwise(largest),
+    "Min": _pointwise(smallest),
     "Floor": _pointwise(math.floor),
     "Ceil": _pointwise(math.ceil),
     "Equal": _pointwise(operator.eq),
     "Greater": _pointwise(operator.gt),
+    "GreaterOrEqual": _pointwise(operator.ge),
     "Less": _pointwise(operator.lt),
+    "LessOrEqual": _pointwise(operator.le),
+    "And": _pointwise(_both),
+    "Or": _pointwise(_either),
     "Not": _pointwise(operator.not_),
     "Where": _pointwise(_chosen),
     "Cast": _cast,

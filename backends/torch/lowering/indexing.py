@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from irprune.backends.torch.lowering.lower import Unsupported
-from irprune.backends.torch.lowering.movement import from_start
+from irprune.backends.torch.lowering.movement import counted
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -36,10 +36,7 @@ def scatter_nd(x: Tensor, index: Tensor, updates: Tensor, add: bool) -> Tensor:
 
 def _scatter_elements(low: Lowering, node: ir.Node) -> fx.Node:
     reduction, axis = low.text(node, "reduction", "none"), low.integer(node, "axis", 0)
-    length = low.dims(low.input(node, 0))[axis]
-    index = low.data(node, 1)
-    if isinstance(length, int):
-        index = low.call(from_start, index, length)
+    index = counted(low, node, axis)
     if reduction not in _REDUCTIONS:
         raise Unsupported(f"its reduction is {reduction}")
     kind = _REDUCTIONS[reduction]
@@ -64,10 +61,15 @@ def _alike(x: Tensor, updates: Tensor) -> tuple[Tensor, Tensor]:
 
 def _top_k(low: Lowering, node: ir.Node) -> tuple[fx.Node, ...]:
     count: Any = low.integer(node, "k", 0) if "k" in node.attributes else low.sizes(node, 1)[0]
-    largest, ordered = (bool(low.integer(node, name, 1)) for name in ("largest", "sorted"))
-    axis = low.integer(node, "axis", -1)
-    made = low.call(torch.topk, low.data(node), count, axis, largest, ordered)
+    axis, largest = low.integer(node, "axis", -1), bool(low.integer(node, "largest", 1))
+    made = low.call(top_k, low.data(node), count, axis, largest)
     return low.call(_item, made, 0), low.call(_item, made, 1)
+
+
+def top_k(x: Tensor, count: int, axis: int, largest: bool) -> tuple[Tensor, Tensor]:
+    """TopK; of equal numbers the first come first, on which torch's own does not settle."""
+    values, places = x.sort(dim=axis, descending=largest, stable=True)
+    return values.narrow(axis, 0, count), places.narrow(axis, 0, count)
 
 
 def _item(parts: Any, index: int) -> Any:
@@ -81,7 +83,7 @@ def _trilu(low: Lowering, node: ir.Node) -> fx.Node:
 
 
 def _non_zero(low: Lowering, node: ir.Node) -> fx.Node:
-    return low.method("t", low.call(torch.nonzero, low.data(node)))
+    return low.method("t", low.call(torch.nonzero, low.call(torch.atleast_1d, low.data(node))))
 
 
 def _one_hot(low: Lowering, node: ir.Node) -> fx.Node:

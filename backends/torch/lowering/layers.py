@@ -89,7 +89,7 @@ def group_norm(
     if per_group:
         width = x.shape[1] // groups
         weight, bias = weight.repeat_interleave(width), bias.repeat_interleave(width)
-    return functional.group_norm(x, groups, weight, bias, eps)
+    return torch.group_norm(x, groups, weight, bias, eps)
 
 
 def same_pad(

@@ -48,7 +48,9 @@ def _product(low: Lowering, node: ir.Node, rows: bool, alpha: float, beta: float
     bias = low.input(node, 2)
     if bias is None or beta == 0:
         return made
-    return low.call(torch.add, made, low.tensor(bias), alpha=beta)
+    if beta != 1:
+        return low.call(torch.add, made, low.tensor(bias), alpha=beta)
+    return low.call(torch.add, made, low.tensor(bias))
 
 
 def _matmul(low: Lowering, node: ir.Node) -> fx.Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,13 +17,15 @@ from irprune.backends.torch.lowering.module import NAMES, VALUES, Lowered
 from irprune.backends.torch.lowering.parameters import DTYPES, to_tensor
 from irprune.backends.torch.lowering.places import Places
 from irprune.errors import IrpruneError
-from irprune.folding.constants import evaluate
+from irprune.folding.constants import EVALUATED, evaluate
 from irprune.queries import Dim, describe, dims_of
 from irprune.roles import Role, roles
 
 MOST_EVALUATED = 1 << 22
 """Elements of a constant that is computed once, when the graph is lowered."""
 _MOST_NAMED = 8
+_RESERVED = frozenset(["self", "torch", "device", "getattr", "inf", "nan", "NoneType"])
+"""What the code that torch writes for a graph calls by name."""
 _REFUSED_RANK = 5
 
 
@@ -66,9 +69,12 @@ class Lowering:
 
     def run(self) -> Lowered:
         """Lower the whole graph; one IrpruneError names every node that cannot be."""
-        for value in self.source.inputs:
-            self.made[value] = self.graph.placeholder(_identifier(value.name or "input"))
         refused: list[tuple[str, str]] = []
+        taken: set[str] = set()
+        for value in self.source.inputs:
+            if value.dtype is not None and value.dtype not in DTYPES:
+                refused.append(("the graph", f"its input {value.name} is {value.dtype}"))
+            self.made[value] = self.graph.placeholder(argument(value.name or "input", taken))
         for node in self.source:
             try:
                 self._lower(node)
@@ -141,10 +147,12 @@ class Lowering:
         given = [value for value in node.inputs if value is not None]
         if rule is None or node.domain or not any(value in self.numbers for value in given):
             return False
-        inputs = [self.items(value) for value in given]
-        if any(part is None for part in inputs):
+        if any(self.items(value) is None for value in given):
             return False
-        result = rule(self, node, [part for part in inputs if part is not None])
+        inputs = [None if value is None else self.items(value) for value in node.inputs]
+        result = rule(self, node, inputs)
+        if result is None or result.ndim > 1:
+            return False
         self.numbers[node.outputs[0]] = result
         return True
 
@@ -157,7 +165,7 @@ class Lowering:
             return True
         if not all(value in self.constants for value in given) or node.domain:
             return False
-        if len(node.outputs) != 1 or node.op_type.startswith("Random"):
+        if len(node.outputs) != 1 or node.op_type not in EVALUATED:
             return False
         dims = dims_of(node.outputs[0]) or []
         if any(not isinstance(dim, int) for dim in dims):
@@ -266,6 +274,20 @@ class Lowering:
         items = self.items(value)
         return items.ravel()[0] if items is not None and items.size == 1 else self.tensor(value)
 
+    def dtype(self, value: ir.Value | None) -> torch.dtype:
+        """Return torch's name of the type of a value."""
+        kind = None if value is None else value.dtype
+        if kind not in DTYPES:
+            raise Unsupported(f"torch has no type {kind}")
+        return DTYPES[kind]
+
+    def is_read(self, node: ir.Node, index: int) -> bool:
+        """Return whether anything reads an output of a node."""
+        if index >= len(node.outputs):
+            return False
+        value = node.outputs[index]
+        return bool(value.uses()) or value.is_graph_output()
+
     def only_reader(self, node: ir.Node, value: ir.Value | None) -> bool:
         """Return whether nothing but one input of this node reads a computed value."""
         return (
@@ -281,6 +303,8 @@ class Lowering:
         """Return the node that yields a value."""
         if value in self.made:
             return self.made[value]
+        if value.dtype is not None and value.dtype not in DTYPES:
+            raise Unsupported(f"torch has no type {value.dtype}, of {value.name}")
         dtype = DTYPES.get(value.dtype) if value.dtype is not None else None
         if value in self.numbers:
             numbers = self.numbers[value]
@@ -309,14 +333,13 @@ class Lowering:
 
         `other` is the value that the number meets: it must have the rank that the result has.
         """
-        numbers = self.constants.get(value)
-        if numbers is None and value in self.numbers:
-            items = self.numbers[value]
-            return items.ravel()[0] if items.size == 1 else self.tensor(value)
-        if numbers is not None and numbers.size == 1 and value not in self.made:
-            fits = other is not None and other not in self.constants
-            if fits and (numbers.ndim == 0 or numbers.ndim <= self.rank(other)):
-                return numbers.ravel()[0].item()
+        numbers = self.numbers.get(value, self.constants.get(value))
+        if numbers is None or numbers.size != 1 or value in self.made:
+            return self.tensor(value)
+        met = other is not None and other not in self.constants and other not in self.numbers
+        if met and (numbers.ndim == 0 or numbers.ndim <= self.rank(other)):
+            item = numbers.ravel()[0]
+            return item.item() if isinstance(item, np.generic) else item
         return self.tensor(value)
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
@@ -357,6 +380,13 @@ def _refusal(refused: Sequence[tuple[str, str]]) -> IrpruneError:
     return IrpruneError(f"{len(refused)} nodes cannot be lowered: " + "; ".join(lines), mend=mend)
 
 
-def _identifier(name: str) -> str:
-    text = re.sub(r"\W", "_", name)
-    return text if text.isidentifier() else f"_{text}"
+def argument(name: str, taken: set[str]) -> str:
+    """Return a name for an argument of the network that Python can carry, and note it."""
+    stem = re.sub(r"\W", "_", name)
+    stem = stem if stem.isidentifier() else f"_{stem}"
+    text, count = stem, 1
+    while text in taken or text in _RESERVED or keyword.iskeyword(text):
+        count += 1
+        text = f"{stem}_{count}"
+    taken.add(text)
+    return text

@@ -77,19 +77,23 @@ class Lowered(fx.GraphModule):
         """See nn.Module.state_dict; keys are initializer names, and a tied tensor has one."""
         result = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
-        for path, name in self.initializer_names.items():
-            if prefix + path in result:
-                result[prefix + name] = result.pop(prefix + path)
+        names = {prefix + path: prefix + name for path, name in self.initializer_names.items()}
+        renamed = {names.get(key, key): held for key, held in result.items()}
+        result.clear()
+        result.update(renamed)
         return result
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         names = self.initializer_names
-        for path, name in names.items():
-            if prefix + name in state_dict:
-                state_dict[prefix + path] = state_dict[prefix + name]
+        held = {
+            prefix + path: state_dict[prefix + name]
+            for path, name in names.items()
+            if prefix + name in state_dict
+        }
         for name in set(names.values()):
             if not has_tensor(self, name):
                 state_dict.pop(prefix + name, None)
+        state_dict.update(held)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

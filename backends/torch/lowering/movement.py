@@ -25,6 +25,9 @@ def _reshape(low: Lowering, node: ir.Node) -> fx.Node:
     assert value is not None
     target = low.ints(node, None, "shape") or low.sizes(node, 1)
     copies = not low.integer(node, "allowzero", 0)
+    given = low.input(node, 1)
+    if copies and given is not None and low.items(given) is None:
+        return low.call(reshaped, low.tensor(value), target)
     known = low.dims(value) if value.shape is not None else []
     sizes = [
         _copied(low, value, k) if copies and size == 0 else size for k, size in enumerate(target)
@@ -36,6 +39,11 @@ def _reshape(low: Lowering, node: ir.Node) -> fx.Node:
     elif sizes and isinstance(sizes[0], int) and sizes[0] == first:
         sizes[0] = low.method("size", low.tensor(value), 0)
     return low.method("reshape", low.tensor(value), sizes)
+
+
+def reshaped(x: Tensor, sizes: list[int]) -> Tensor:
+    """Reshape to what the graph computes; zeros stand for the lengths that are there."""
+    return x.reshape([size or x.shape[k] for k, size in enumerate(sizes)])
 
 
 def _copied(low: Lowering, value: ir.Value, axis: int) -> Any:
@@ -57,7 +65,7 @@ def _flatten(low: Lowering, node: ir.Node) -> fx.Node:
 
 def _squeeze(low: Lowering, node: ir.Node) -> fx.Node:
     axes = low.ints(node, 1, "axes")
-    if axes is None:
+    if not axes:
         dims = low.dims(low.input(node, 0))
         if not all(isinstance(dim, int) for dim in dims):
             raise Unsupported("it squeezes whatever axes have length 1, and some are unknown")
@@ -132,7 +140,9 @@ def _part(x: Any, index: Any) -> Any:
 
 def backward(x: Tensor, axis: int, start: int, end: int, step: int) -> Tensor:
     """Slice with a negative step, which torch lacks."""
-    positions = range(x.shape[axis])[slice(start, None if end < -x.shape[axis] else end, step)]
+    length = x.shape[axis]
+    bounds = slice(max(start, -length), None if end < -length else end, step)
+    positions = range(length)[bounds]
     return x.index_select(axis, torch.tensor(list(positions), dtype=torch.int64, device=x.device))
 
 
@@ -146,8 +156,7 @@ def _gather(low: Lowering, node: ir.Node) -> fx.Node:
     if items is not None and items.ndim == 0:
         return low.call(torch.select, low.data(node), axis, items.ravel()[0])
     dims = low.dims(value)
-    length = low.dims(low.input(node, 0))[axis]
-    index = _counted(low, value, length)
+    index = counted(low, node, axis)
     if len(dims) == 1 and axis == 0 and rank > 2:
         return low.call(torch.index_select, low.data(node), axis, index)
     if axis == 0 and rank == 2:
@@ -157,16 +166,14 @@ def _gather(low: Lowering, node: ir.Node) -> fx.Node:
     return low.call(_part, low.data(node), (*[slice(None)] * axis, index))
 
 
-def _counted(low: Lowering, value: ir.Value, length: Any) -> fx.Node:
-    """Return positions counted from the start: constants where they are, others at run time."""
+def counted(low: Lowering, node: ir.Node, axis: int) -> fx.Node:
+    """Return the positions of a node's second input, counted from the start of an axis."""
+    data, value = low.input(node, 0), low.input(node, 1)
+    assert data is not None
     numbers = low.constant(value)
     if numbers is not None and numbers.min(initial=0) >= 0:
-        return low.tensor(value)
-    return (
-        low.call(from_start, low.tensor(value), length)
-        if isinstance(length, int)
-        else (low.tensor(value))
-    )
+        return low.data(node, 1)
+    return low.call(from_start, low.data(node, 1), low.length(data, axis))
 
 
 def from_start(index: Tensor, length: int) -> Tensor:
@@ -176,10 +183,7 @@ def from_start(index: Tensor, length: int) -> Tensor:
 
 def _gather_elements(low: Lowering, node: ir.Node) -> fx.Node:
     axis = low.integer(node, "axis", 0)
-    length = low.dims(low.input(node, 0))[axis]
-    value = low.input(node, 1)
-    assert value is not None
-    return low.call(torch.gather, low.data(node), axis, _counted(low, value, length))
+    return low.call(torch.gather, low.data(node), axis, counted(low, node, axis))
 
 
 def _gather_nd(low: Lowering, node: ir.Node) -> fx.Node:
@@ -244,8 +248,9 @@ def pad_other(x: Tensor, before: list[int], after: list[int], mode: str) -> Tens
     for axis, (head, tail) in enumerate(zip(before, after, strict=True)):
         if head == 0 and tail == 0:
             continue
+        x = _part(x, (*[slice(None)] * axis, slice(max(-head, 0), min(tail, 0) or None)))
         length = x.shape[axis]
-        places = torch.arange(-head, length + tail, device=x.device)
+        places = torch.arange(-max(head, 0), length + max(tail, 0), device=x.device)
         if mode == "replicate":
             places = places.clamp(0, length - 1)
         elif mode == "circular":

@@ -39,6 +39,11 @@ def _batch_norm(low: Lowering, node: ir.Node) -> fx.Node:
     held = {name: value for name, value in given.items() if value is not None}
     eps, momentum = low.real(node, "epsilon", 1e-5), low.real(node, "momentum", 0.9)
     rank = low.rank(low.input(node, 0))
+    if low.rank(held["running_mean"]) != 1:
+        raise Unsupported("its statistics are of places, not of channels (spatial = 0)")
+    kinds = {value.dtype for value in node.inputs if value is not None}
+    if len(kinds) > 1:
+        raise Unsupported(f"its inputs are of {' and '.join(sorted(map(str, kinds)))}")
     (features,) = low.dims(held["running_mean"])
     whole = all(low.held(value) for value in held.values())
     if not whole or rank not in _BATCH_NORMS or not isinstance(features, int):
@@ -101,7 +106,15 @@ def _rms_norm(low: Lowering, node: ir.Node) -> fx.Node:
 def _instance_norm(low: Lowering, node: ir.Node) -> fx.Node:
     weight, bias = low.data(node, 1), low.data(node, 2)
     eps = low.real(node, "epsilon", 1e-5)
-    return low.call(functional.instance_norm, low.data(node), weight=weight, bias=bias, eps=eps)
+    return low.call(instance_norm, low.data(node), weight, bias, eps)
+
+
+def instance_norm(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """InstanceNormalization; torch.nn's refuses planes of one element, which come to the bias."""
+    fast = torch.backends.cudnn.enabled
+    return torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, fast)
 
 
 def _group_norm(low: Lowering, node: ir.Node) -> fx.Node:
@@ -110,7 +123,8 @@ def _group_norm(low: Lowering, node: ir.Node) -> fx.Node:
     groups, eps = low.integer(node, "num_groups", 1), low.real(node, "epsilon", 1e-5)
     per_group = low.opset < _PER_CHANNEL_SINCE
     (length,) = low.dims(weight)
-    if not per_group and low.held(weight) and low.held(bias) and isinstance(length, int):
+    wide = groups != length  # torch's refuses groups of one element, which come to the bias
+    if wide and not per_group and low.held(weight) and low.held(bias) and isinstance(length, int):
         layer = nn.GroupNorm(groups, length, eps, device="meta")
         return low.layer(node, layer, tensors(weight, bias), low.data(node))
     return low.call(
@@ -130,7 +144,13 @@ def _lrn(low: Lowering, node: ir.Node) -> fx.Node:
 
 def _lp_norm(low: Lowering, node: ir.Node) -> fx.Node:
     axis, order = low.integer(node, "axis", -1), low.integer(node, "p", 2)
-    return low.call(functional.normalize, low.data(node), float(order), axis, 0.0)
+    return low.call(lp_normalised, low.data(node), order, axis)
+
+
+def lp_normalised(x: torch.Tensor, order: int, axis: int) -> torch.Tensor:
+    """LpNormalization: by a norm along an axis; zeros stay."""
+    norm: torch.Tensor = torch.linalg.vector_norm(x, order, axis, keepdim=True)
+    return x / norm.where(norm != 0, 1.0)
 
 
 def _mvn(low: Lowering, node: ir.Node) -> fx.Node:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import keyword
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 
 import onnx_ir as ir
@@ -16,6 +18,8 @@ from irprune.roles import Role
 _CONSTANTS = "constants"
 _TENSORS = "tensors"
 _COUNTER = "num_batches_tracked"
+_TAKEN = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph()))) | {"shape_env", "_tracer_cls"}
+"""What torch calls attributes of a graph module."""
 
 
 class Places:
@@ -35,6 +39,11 @@ class Places:
         self._roles, self._spare = roles, spare
         self._named = {value.name or "": value for value in roles}
         self._first = {name.partition(".")[0] for name in self._named}
+        self._below: dict[str, set[str]] = defaultdict(set)
+        for name in self._named:
+            parts = name.split(".")
+            for k in range(1, len(parts)):
+                self._below[".".join(parts[:k])].add(parts[k])
         self._tensors: dict[ir.Value, Tensor] = {}
         self._layers: dict[str, nn.Module] = {}
         self._held: dict[str, Mapping[str, ir.Value]] = {}
@@ -61,7 +70,7 @@ class Places:
         The layer was made on the device ``meta``; its tensors are replaced here.
         """
         natural = _natural(tensors)
-        if natural is None or not self._usable(natural) or self._hides(natural, layer):
+        if natural is None or not self._usable(natural) or self._clashes(natural, layer, tensors):
             natural = None
         path = natural or self._fresh(name)
         known = self._layers.get(path)
@@ -130,21 +139,22 @@ class Places:
     def _usable(self, path: str) -> bool:
         """Return whether torch can carry a path: attributes that nothing else is called."""
         parts = path.split(".")
-        if not all(parts) or any(hasattr(fx.GraphModule, part) for part in parts):
+        if not all(parts) or any(part in _TAKEN or keyword.iskeyword(part) for part in parts):
             return False
         if parts[0] in (_CONSTANTS, _TENSORS):
             return False
         return not any(".".join(parts[:k]) in self._named for k in range(1, len(parts)))
 
-    def _hides(self, path: str, layer: nn.Module) -> bool:
-        """Return whether an initializer has the name of a tensor that a layer does without."""
-        slots = (*layer._parameters.items(), *layer._buffers.items())
-        return any(held is None and f"{path}.{name}" in self._named for name, held in slots)
+    def _clashes(self, path: str, layer: nn.Module, tensors: Mapping[str, ir.Value]) -> bool:
+        """Return whether an initializer below a path is called what the layer calls its own."""
+        slots = layer._parameters | layer._buffers
+        others = self._below.get(path, set()) - tensors.keys()
+        return any(hasattr(layer, name) and slots.get(name) is None for name in others)
 
     def _fresh(self, name: str) -> str:
         """Return a path of one attribute that is free."""
         stem = re.sub(r"\W+", "_", name).strip("_") or "layer"
-        if stem[0].isdigit() or hasattr(fx.GraphModule, stem):
+        if stem[0].isdigit() or stem in _TAKEN or keyword.iskeyword(stem):
             stem = f"layer_{stem}"
         path, count = stem, 1
         taken = {p.partition(".")[0] for p in self._layers} | self._first | {_CONSTANTS, _TENSORS}

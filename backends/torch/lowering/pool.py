@@ -39,12 +39,16 @@ def _max_pool(low: Lowering, node: ir.Node) -> fx.Node | tuple[fx.Node, ...]:
     strides = low.ints(node, None, "strides") or [1] * spatial
     dilations = low.ints(node, None, "dilations") or [1] * spatial
     ceil = bool(low.integer(node, "ceil_mode", 0))
-    listed = len(node.outputs) > 1 and bool(node.outputs[1].uses())
+    listed = low.is_read(node, 1)
     if not 1 <= spatial <= 3:
         raise Unsupported(f"its kernel has {spatial} axes")
-    x, pads = window(low, node, low.data(node), kernel, -torch.inf)
+    if low.text(node, "auto_pad", "NOTSET").startswith("SAME") and any(n != 1 for n in dilations):
+        raise Unsupported("its kernel is dilated, which runtimes leave out of automatic pads")
+    kind = low.dtype(low.input(node, 0))
+    least = -torch.inf if kind.is_floating_point else torch.iinfo(kind).min
+    x, pads = window(low, node, low.data(node), kernel, least)
     if any(2 * pad > size for pad, size in zip(pads, kernel, strict=True)):
-        x = low.call(functional.pad, x, torch_pads(pads, pads), value=-torch.inf)
+        x = low.call(functional.pad, x, torch_pads(pads, pads), value=least)
         pads = [0] * spatial
     layer = _MAX[spatial - 1](
         tuple(kernel), tuple(strides), tuple(pads), tuple(dilations), listed, ceil

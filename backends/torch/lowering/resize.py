@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
+from irprune.backends.torch.lowering.host import single
 from irprune.backends.torch.lowering.lower import Unsupported
+from irprune.queries import Dim
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 _SMOOTH = {("linear", 1): "linear", ("linear", 2): "bilinear", ("linear", 3): "trilinear"}
 _SMOOTH |= {("cubic", 2): "bicubic"}
+_INTERPOLATED = ("half_pixel", "pytorch_half_pixel", "align_corners")
+"""Coordinates that torch's kernels have."""
+_FORMS = (*_INTERPOLATED, "asymmetric", "tf_half_pixel_for_nn", "half_pixel_symmetric")
 _CUBIC = {False: -0.75, True: -0.5}
 """torch's cubic coefficient, without and with antialiasing."""
 
@@ -36,14 +41,24 @@ def _resize(low: Lowering, node: ir.Node) -> fx.Node:
         raise Unsupported(f"antialias is {smooth:d}, but exclude_outside is {excluded:d}")
     if policy != "stretch":
         raise Unsupported(f"its keep_aspect_ratio_policy is {policy}")
+    if form not in _FORMS:
+        raise Unsupported(f"its coordinates are {form}")
     if mode == "nearest":
-        rounding = low.text(node, "nearest_mode", "floor" if old else "round_prefer_floor")
+        rounding = low.text(node, "nearest_mode", "outward" if old else "round_prefer_floor")
         return low.call(nearest, low.data(node), scales, sizes, form, rounding)
-    if form in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+    dims = low.dims(low.input(node, 0))
+    spatial = scales[:2] == [1, 1] if scales is not None else _stay(dims[:2], sizes or [])
+    if spatial and (mode, rank - 2) in _SMOOTH and form in _INTERPOLATED:
         return _interpolated(low, node, mode, form, smooth, (scales, sizes))
-    if mode != "linear" or smooth or form != "asymmetric":
-        raise Unsupported(f"its mode is {mode} with coordinates {form}")
-    return low.call(linear, low.data(node), scales, sizes)
+    if mode != "linear" or smooth:
+        raise Unsupported(f"its mode is {mode} with coordinates {form} on {rank} axes {dims}")
+    return low.call(linear, low.data(node), scales, sizes, form)
+
+
+def _stay(dims: list[Dim], sizes: list[Any]) -> bool:
+    """Return whether the first axes keep their lengths, as far as these are known."""
+    pairs = zip(dims, sizes, strict=False)
+    return all(a == b for a, b in pairs if isinstance(a, int) and isinstance(b, int))
 
 
 def _target(low: Lowering, node: ir.Node, rank: int) -> tuple[list[float] | None, list[Any] | None]:
@@ -80,39 +95,77 @@ def _interpolated(
     target: tuple[list[float] | None, list[Any] | None],
 ) -> fx.Node:
     scales, sizes = target
-    rank = low.rank(low.input(node, 0))
-    kind = _SMOOTH.get((mode, rank - 2))
-    if kind is None or (scales is not None and scales[:2] != [1, 1]):
-        raise Unsupported(f"it interpolates {rank - 2} axes, mode {mode}, scales {scales}")
+    kind = _SMOOTH[mode, low.rank(low.input(node, 0)) - 2]
     coefficient = low.real(node, "cubic_coeff_a", -0.75)
     if mode == "cubic" and coefficient != _CUBIC[smooth]:
         raise Unsupported(f"its cubic coefficient is {coefficient}")
     return low.call(
-        functional.interpolate, low.data(node), None if sizes is None else sizes[2:],
-        None if scales is None else scales[2:], kind, form == "align_corners", False, smooth,
+        interpolated, low.data(node), None if scales is None else scales[2:],
+        None if sizes is None else sizes[2:], kind, form, smooth,
     )  # fmt: skip
+
+
+def interpolated(
+    x: Tensor, scales: list[float] | None, sizes: list[int] | None, kind: str, form: str,
+    smooth: bool,
+) -> Tensor:  # fmt: skip
+    """Resize the spatial axes with torch's kernel, to the lengths that ONNX gives them."""
+    lengths = list(x.shape[2:])
+    if sizes is None:
+        assert scales is not None
+        sizes = [resized(length, scale) for length, scale in zip(lengths, scales, strict=True)]
+        if sizes == lengths:
+            return x
+        still = [a == b and s != 1 for a, b, s in zip(lengths, sizes, scales, strict=True)]
+        if any(still) and "linear" in kind and not smooth:  # torch leaves such an axis as it is
+            return linear(x, [1, 1, *scales], None, form)
+    if form == "pytorch_half_pixel" and not smooth:
+        for axis, (length, size) in enumerate(zip(lengths, sizes, strict=True), 2):
+            x = x.narrow(axis, 0, 1) if size == 1 != length else x  # it takes the first element
+    aligned = form == "align_corners"
+    if scales is None or aligned:
+        return functional.interpolate(x, sizes, None, kind, aligned, False, smooth)
+    # torch rounds lengths down in float64, and takes no length beside a scale.
+    factors = [
+        scale if int(length * scale) == size else (size + 1e-6) / length
+        for length, scale, size in zip(x.shape[2:], scales, sizes, strict=True)
+    ]
+    return functional.interpolate(x, None, factors, kind, aligned, False, smooth)
+
+
+def resized(length: int, scale: float) -> int:
+    """Return the length that a scale gives, rounded down in float32 as runtimes do."""
+    return int(single(length * scale))
 
 
 def _positions(
     length: int, scale: float | None, size: int | None, form: str, like: Tensor
 ) -> Tensor:
     """Return where each output position lies along an input axis."""
-    outputs = int(length * scale) if size is None and scale is not None else int(size or 0)
+    outputs = resized(length, scale) if size is None and scale is not None else int(size or 0)
     ratio = scale if scale is not None else outputs / length
     at = torch.arange(outputs, device=like.device, dtype=torch.float32)
-    if form == "asymmetric":
-        return at / ratio
-    if form == "align_corners":
-        return at * ((length - 1) / max(outputs - 1, 1))
-    if form == "pytorch_half_pixel" and outputs == 1:
-        return at * 0
+    match form:
+        case "asymmetric":
+            return at / ratio
+        case "align_corners":
+            return at * ((length - 1) / max(outputs - 1, 1))
+        case "pytorch_half_pixel" if outputs == 1:
+            return at * 0
+        case "tf_half_pixel_for_nn":
+            return (at + 0.5) / ratio
+        case "half_pixel_symmetric":
+            start = length / 2 * (1 - outputs / (ratio * length))
+            return start + (at + 0.5) / ratio - 0.5
     return (at + 0.5) / ratio - 0.5
 
 
 def nearest(
     x: Tensor, scales: list[float] | None, sizes: list[int] | None, form: str, rounding: str
 ) -> Tensor:
-    """Take the nearest element along each axis whose length changes."""
+    """Take the nearest element along each axis that is scaled, if a length changes at all."""
+    if scales is not None and all(map(_keeps, x.shape, scales)):
+        return x
     for axis in range(x.dim()):
         scale = None if scales is None else scales[axis]
         size = None if sizes is None else sizes[axis]
@@ -120,9 +173,10 @@ def nearest(
         if scale == 1 or size == length:
             continue
         at = _positions(length, scale, size, form, x)
-        if rounding == "floor":
+        fewer = len(at) < length  # before opset 11 runtimes round up where that is so
+        if rounding == "floor" or (rounding == "outward" and not fewer):
             at = at.floor()
-        elif rounding == "ceil":
+        elif rounding == "ceil" or rounding == "outward":
             at = at.ceil()
         elif rounding == "round_prefer_floor":
             at = (at - 0.5).ceil()
@@ -132,15 +186,21 @@ def nearest(
     return x
 
 
-def linear(x: Tensor, scales: list[float] | None, sizes: list[int] | None) -> Tensor:
-    """Interpolate linearly between elements at asymmetric positions."""
+def _keeps(length: int, scale: float) -> bool:
+    return resized(length, scale) == length
+
+
+def linear(x: Tensor, scales: list[float] | None, sizes: list[int] | None, form: str) -> Tensor:
+    """Interpolate linearly, where torch has no kernel, as `nearest` does."""
+    if scales is not None and all(map(_keeps, x.shape, scales)):
+        return x
     for axis in range(x.dim()):
         scale = None if scales is None else scales[axis]
         size = None if sizes is None else sizes[axis]
         length = x.shape[axis]
         if scale == 1 or size == length:
             continue
-        at = _positions(length, scale, size, "asymmetric", x).clamp(0, length - 1)
+        at = _positions(length, scale, size, form, x).clamp(0, length - 1)
         left = at.floor().long()
         right = (left + 1).clamp(max=length - 1)
         weight = (at - left).to(x.dtype).view(-1, *[1] * (x.dim() - axis - 1))
