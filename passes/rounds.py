@@ -14,17 +14,17 @@ from irprune.plan import Mask
 
 Scores = npt.NDArray[np.float64]
 Kind = Literal["conv", "dense"]
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
+CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 def kind_of(group: Group) -> Kind:
     """Return whether a convolution creates the channels of a group."""
-    conv = any(site.node.op_type in _CONVOLUTIONS for site in group.producers)
+    conv = any(site.node.op_type in CONVOLUTIONS for site in group.producers)
     return "conv" if conv else "dense"
 
 
 def least_important(share: float, least: int) -> Callable[[Group, Scores], int]:
-    """Return the rule of ILP and IAP: a share of a layer's remaining filters, rounded to nearest.
+    """Return the rule of ILP and IAP: a share of a layer's remaining filters, halves rounded up.
 
     Zhao et al., IAP step 4: "Prune p% × m^i filters with the smallest activation mean values".
     """

@@ -12,7 +12,7 @@ from irprune.passes.rounds import at_most, kept_classes, kind_of, least_importan
 
 
 def test_a_share_is_of_what_remains() -> None:
-    """20 % of 300, of the rest, and so on, as torch's pruning rounds; one filter stays."""
+    """20 % of 300, of the rest, and so on; halves are rounded up, and one filter stays."""
     rule = least_important(0.2, 1)
     width, widths = 300, []
     for _ in range(25):
@@ -20,6 +20,7 @@ def test_a_share_is_of_what_remains() -> None:
         widths.append(width)
     assert widths[:4] == [240, 192, 154, 123]
     assert widths[-1] == 2
+    assert least_important(0.25, 1)(None, np.zeros(10)) == 3  # type: ignore[arg-type]
     assert least_important(0.9, 1)(None, np.zeros(1)) == 0  # type: ignore[arg-type]
 
 

@@ -11,13 +11,9 @@ import onnx_ir as ir
 
 from irprune.channels import Channels
 from irprune.model import Model
-from irprune.passes.rounds import Kind
+from irprune.passes.rounds import CONVOLUTIONS, Kind
 from irprune.plan import Plan, count, take
 
-_LAYERS: Mapping[Kind, tuple[str, ...]] = {
-    "conv": ("Conv", "ConvTranspose"),
-    "dense": ("Gemm", "MatMul"),
-}
 _RUNNING = (3, 4)
 """Inputs of BatchNormalization that are statistics, not parameters."""
 
@@ -32,14 +28,16 @@ def own_parameters(channels: Channels, plan: Plan, kind: Kind | None = None) -> 
     Args:
         channels: of the original graph.
         plan: from the original graph to the pruned one.
-        kind: count the weights of these layers alone.
+        kind: count the parameters of these layers alone.
     """
     created = {(site.value, site.axis) for site in channels.producers}
     read = {(site.value, site.axis) for site in channels.consumers} - created
+    counted = _parameters(channels.graph)
+    if kind is not None:
+        held = _held(channels, kind)
+        counted = [value for value in counted if value in held]
     total = 0
-    for value in _parameters(channels.graph):
-        if kind is not None and not any(n.op_type in _LAYERS[kind] for n, _ in value.uses()):
-            continue
+    for value in counted:
         assert value.shape is not None
         masks = plan.axes.get(value.name or "", {})
         total += prod(
@@ -47,6 +45,23 @@ def own_parameters(channels: Channels, plan: Plan, kind: Kind | None = None) -> 
             for axis, size in enumerate(value.shape.numpy())
         )
     return total
+
+
+def _held(channels: Channels, kind: Kind) -> set[ir.Value | None]:
+    """Return what the layers of a kind read; of a weight that reaches one transposed, the original.
+
+    As in `kind_of`, whatever creates or sums channels by a weight and is no convolution is dense.
+    """
+    sites = [*channels.producers, *channels.consumers]
+    # Depthwise convolutions neither create nor sum channels.
+    layers = {site.node for site in sites} | {n for n in channels.graph if _is_conv(n)}
+    wanted = {node for node in layers if _is_conv(node) == (kind == "conv")}
+    direct = {value for node in wanted for value in node.inputs}
+    return direct | {site.value for site in sites if site.node in wanted}
+
+
+def _is_conv(node: ir.Node) -> bool:
+    return node.op_type in CONVOLUTIONS
 
 
 def _parameters(graph: ir.Graph) -> list[ir.Value]:
