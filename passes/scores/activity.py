@@ -1,7 +1,7 @@
 """How much each channel matters on data: scores from activations and gradients.
 
 Criteria of activations, where A is a channel's activation after the non-linearity, on b examples
-and h·w positions:
+and h·w positions (also where these lie along the axis of the channels, as after a Flatten):
 
 - ``mean-activation``: the mean of |A|. Zhao et al. (Iterative Activation-based Structured Pruning),
   in words: "calculate the mean of its activation A".
@@ -64,7 +64,7 @@ _NONLINEAR = frozenset(
 
 @dataclass(frozen=True)
 class Measured:
-    """One axis of an activation that carries channels; `over` are the axes to sum away."""
+    """One axis of an activation that carries channels."""
 
     value: ir.Value
     axis: int
@@ -76,19 +76,29 @@ class Measured:
     def name(self) -> str:
         return self.value.name or ""
 
-    def moved(self, array: NDArray[Any]) -> NDArray[np.float64]:
-        """Return an array of the value as ``(examples, rest, *per, positions)``, batch first.
+    @property
+    def distinct(self) -> Labels:
+        """The classes that the axis carries, ascending, shape ``(count,)``."""
+        return np.unique(self.classes)
 
-        Where axis 0 carries channels, the whole batch counts as one example.
+    def summed(self, array: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return the sums over the positions of each class, shape ``(examples, count)``.
+
+        And how many positions of an example these are, shape ``(count,)``. Where axis 0 carries
+        channels, the whole batch counts as one example.
         """
         kept = [*self.per, self.axis]
         wide = array.astype(np.float64)
         if 0 in kept:
             wide, kept = wide[None], [k + 1 for k in kept]
         rest = [k for k in range(1, wide.ndim) if k not in kept]
-        moved = wide.transpose(0, *rest, *kept)
-        shape = [wide.shape[k] for k in kept]
-        return moved.reshape(wide.shape[0], -1, *shape)
+        moved = wide.transpose(0, *rest, *kept).reshape(len(wide), -1, self.classes.size)
+        order = np.argsort(self.classes, axis=None, kind="stable")
+        _, starts, counts = np.unique(
+            self.classes.ravel()[order], return_index=True, return_counts=True
+        )
+        sums = np.add.reduceat(moved.sum(axis=1)[:, order], starts, axis=1)
+        return sums, counts * moved.shape[1]
 
 
 def measured_at(channels: Channels, group: Group) -> list[Measured]:
@@ -139,7 +149,7 @@ def _carried(channels: Channels, value: ir.Value, inside: NDArray[np.bool_]) -> 
 def spread(
     parts: Sequence[tuple[NDArray[np.float64], Labels]], group: Group, aggregate: Aggregate
 ) -> Scores:
-    """Return one score per class of a group from scores by position, shape ``(size,)``."""
+    """Return one score per class of a group from the scores of each part, shape ``(size,)``."""
     scores = np.concatenate([s.ravel() for s, _ in parts])
     classes = np.concatenate([c.ravel() for _, c in parts])
     inside = np.isin(classes, group.classes)
@@ -198,21 +208,40 @@ class Activity:
         sites = self._sites[group.index]
         if not sites:
             return None
-        parts = [(self._means[site.name, site.axis], site.classes) for site in sites]
+        parts = [(self._means[site.name, site.axis], site.distinct) for site in sites]
         return spread(parts, group, self._aggregate)
 
 
-_MEASURES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    "mean-activation": lambda a: np.abs(a).mean(axis=1).sum(axis=0),
-    "sum-activation": lambda a: np.abs(a).sum(axis=1).sum(axis=0),
-    "apoz": lambda a: (a != 0).mean(axis=1).sum(axis=0),
+def _itself(numbers: NDArray[Any]) -> NDArray[Any]:
+    return numbers
+
+
+_Function = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """How an example scores a class: `at` each of its positions, their mean or sum, `of` that."""
+
+    over: Literal["mean", "sum"]
+    at: _Function = _itself
+    of: _Function = _itself
+
+    def examples(self, site: Measured, array: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the scores by each example, shape ``(examples, count)``."""
+        sums, positions = site.summed(self.at(array))
+        return self.of(sums / positions if self.over == "mean" else sums)
+
+
+_MEASURES: Mapping[str, _Measure] = {
+    # of activations
+    "mean-activation": _Measure("mean", at=np.abs),
+    "sum-activation": _Measure("sum", at=np.abs),
+    "apoz": _Measure("mean", at=lambda a: a != 0),
+    # of products of activation and gradient
+    "taylor": _Measure("mean", of=np.abs),
+    "fisher": _Measure("sum", of=lambda g: g**2 / 2),
 }
-"""From activations ``(examples, positions, ...)`` to the sum over examples."""
-_SENSITIVITIES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    "taylor": lambda ag: np.abs(ag.mean(axis=1)).sum(axis=0),
-    "fisher": lambda ag: (ag.sum(axis=1) ** 2).sum(axis=0) / 2,
-}
-"""The same from products of activation and gradient."""
 Sites = Mapping[tuple[str, int], Measured]
 
 
@@ -248,7 +277,7 @@ def _sensitivities(
     for feeds, labels in _labelled(samples, criterion):
         found = backend.gradients(model, feeds, labels, names)
         products = {name: value * slope for name, (value, slope) in found.items()}
-        _add(totals, counts, sites, products, _SENSITIVITIES[criterion])
+        _add(totals, counts, sites, products, _MEASURES[criterion])
     return _means(totals, counts)
 
 
@@ -257,15 +286,16 @@ def _add(
     counts: dict[tuple[str, int], int],
     sites: Sites,
     found: Mapping[str, NDArray[Any]],
-    measure: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    measure: _Measure,
 ) -> None:
     for key, site in sites.items():
-        moved = site.moved(found[site.name])
-        if not np.isfinite(moved).all():
+        array = found[site.name]
+        if not np.isfinite(array).all():
             reason = f"activation {site.name} is NaN or infinite on the samples"
             raise IrpruneError(reason, mend="check the samples' range and the model")
-        totals[key] = totals.get(key, 0.0) + measure(moved)
-        counts[key] = counts.get(key, 0) + len(moved)
+        scores = measure.examples(site, array)
+        totals[key] = totals.get(key, 0.0) + scores.sum(axis=0)
+        counts[key] = counts.get(key, 0) + len(scores)
 
 
 def _means(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,7 +18,13 @@ from irprune.channels import analyse
 from irprune.groups import Group, coupled_groups
 from irprune.model import Model
 from irprune.passbase import Context
-from irprune.passes.scores.activity import DATA_CRITERIA, Activity, measured_at
+from irprune.passes.scores.activity import (
+    DATA_CRITERIA,
+    Activations,
+    Activity,
+    Sensitivities,
+    measured_at,
+)
 from irprune.passes.scores.calibration import Samples, read_samples
 
 IMAGES = np.random.default_rng(1).normal(size=(7, 3, 6, 6)).astype(np.float32)
@@ -44,11 +50,13 @@ def _net(batch: Any = "N") -> Model:
     return net.model()
 
 
-def _scores(model: Model, criterion: Any, context: Context, batch: int = 3) -> np.ndarray:
+def _scores(
+    model: Model, criterion: Any, context: Context, batch: int = 3, group: int = 0
+) -> np.ndarray:
     channels = analyse(model.ir.graph)
     groups = coupled_groups(channels)
     samples = Samples({"x": IMAGES}, LABELS, batch)
-    found = Activity(model, channels, groups, criterion, samples, context).of(groups[0])
+    found = Activity(model, channels, groups, criterion, samples, context).of(groups[group])
     assert found is not None
     return found
 
@@ -125,6 +133,33 @@ def test_taylor_and_fisher(context: Context) -> None:
     fisher = (product.sum((2, 3)) ** 2).mean(0) / 2
     assert np.allclose(_scores(model, "taylor", context), taylor, rtol=1e-4)
     assert np.allclose(_scores(model, "fisher", context), fisher, rtol=1e-4)
+
+
+def _flattened(*kinds: str) -> Model:
+    """Two convolutions, of 16 and 36 positions, side by side along one axis."""
+    net = Net()
+    parts = []
+    for width, kernel in ((5, 3), (2, 1)):
+        part = net.op("Conv", "x", net.weight(width, 3, kernel, kernel))
+        for kind in kinds[:2]:
+            part = net.op(kind, part)
+        parts.append(part)
+    net.input("N", 3, 6, 6)
+    x = net.op("Concat", *parts, axis=1)
+    for kind in kinds[2:]:
+        x = net.op(kind, x)
+    net.op("Gemm", x, net.weight(152, 4), name="y")
+    return net.model()
+
+
+@pytest.mark.parametrize("criterion", [*get_args(Activations), *get_args(Sensitivities)])
+def test_positions_along_the_axis_of_the_channels_are_positions(
+    criterion: Any, context: Context
+) -> None:
+    wide, flat = _flattened("Relu", "Flatten"), _flattened("Identity", "Flatten", "Relu")
+    for group in range(2):
+        wanted = _scores(wide, criterion, context, group=group)
+        assert np.allclose(_scores(flat, criterion, context, group=group), wanted, rtol=1e-4)
 
 
 def test_gradient_and_hessian(context: Context) -> None:
