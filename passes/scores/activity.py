@@ -40,6 +40,7 @@ from irprune.model import Model
 from irprune.ops import rule_for
 from irprune.passbase import Context
 from irprune.passes.scores.calibration import Samples
+from irprune.passes.scores.gated import activation_of
 from irprune.passes.scores.importance import Aggregate, Importance, Members, Scores
 from irprune.proof.probe import write_probe
 from irprune.protocols import Runner, RunnerError
@@ -56,7 +57,7 @@ DATA_CRITERIA: tuple[str, ...] = get_args(DataCriterion)
 _NONLINEAR = frozenset(
     (
         *("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "Clip"),
-        *("Sigmoid", "Tanh", "HardSigmoid", "Softplus", "Softsign"),
+        *("Sigmoid", "Tanh", "Erf", "HardSigmoid", "Softplus", "Softsign"),
         *("HardSwish", "Gelu", "Mish", "Swish"),
     )
 )
@@ -110,31 +111,20 @@ def measured_at(channels: Channels, group: Group) -> list[Measured]:
     inside = np.zeros(channels.count, np.bool_)
     inside[group.classes] = True
     found: dict[tuple[ir.Value, bool], None] = {}
-    seen: set[ir.Value] = set()
-    frontier = [out for site in group.producers for out in site.node.outputs]
-    while frontier:
-        value = frontier.pop()
-        if value in seen or not _carried(channels, value, inside):
-            continue
-        seen.add(value)
-        for node in value.consumers():
+    passed = {out for site in group.producers for out in site.node.outputs}
+    for node in channels.graph:  # in topological order: gates come before their products
+        for value in node.inputs:
+            if value not in passed or not _carried(channels, value, inside):
+                continue
             if node.op_type in _NONLINEAR and node.inputs[0] is value:
-                found[_gated(value, node.outputs[0]), True] = None
+                found[activation_of(node.outputs[0]), True] = None
             elif any(node.inputs[c.data] is value for c in rule_for(node).contractions(node)):
                 found[value, False] = None
             else:
-                frontier.extend(node.outputs)
+                passed.update(out for out in node.outputs if (out, True) not in found)
     after = [value for value, nonlinear in found if nonlinear]
     values = after or [value for value, _ in found]
     return [site for value in values for site in _carried(channels, value, inside)]
-
-
-def _gated(value: ir.Value, gate: ir.Value) -> ir.Value:
-    """Return the product of a value and its own non-linearity, or else the latter."""
-    for node in gate.consumers():
-        if node.op_type == "Mul" and value in node.inputs:
-            return node.outputs[0]
-    return gate
 
 
 def _carried(channels: Channels, value: ir.Value, inside: NDArray[np.bool_]) -> list[Measured]:
