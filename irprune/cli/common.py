@@ -237,21 +237,9 @@ def read_feeds(path: Path | None) -> dict[str, np.ndarray] | None:
     """The arrays of an .npz file by name (IrpruneError)."""
     if path is None:
         return None
-    import zipfile
+    from irprune.archives import read_arrays
 
-    import numpy as np
-
-    try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            raise ValueError("a single array")
-        with found:
-            return {name: found[name] for name in found.files}
-    except OSError as error:
-        raise IrpruneError(error.strerror or str(error), file=path) from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = "not an .npz archive of plain arrays"
-        raise IrpruneError(reason, file=path, mend="write it with numpy.savez") from error
+    return read_arrays(path)
 
 
 def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from irprune.archives import read_arrays
 from irprune.errors import IrpruneError
 from irprune.protocols import Arrays
 from irprune.queries import dims_of
 
 _INPUTS = ("x", "x_train", "x_test")
-_LABELS = ("labels", "y", "y_train", "y_test")
+_LABELS = ("labels", "label", "y", "y_train", "y_test")
 BATCH = 32
 
 
@@ -49,21 +47,13 @@ class Samples:
 def read_samples(path: str, graph: ir.Graph) -> Samples:
     """Read arrays for a graph's inputs by name; a lone input may be called x, x_train or x_test.
 
-    Labels, where there are any, are called labels, y, y_train or y_test. Where the graph fixes the
-    batch, the last examples that do not fill one are left out.
+    Labels, where there are any, are called labels, label, y, y_train or y_test. Where the graph
+    fixes the batch, the last examples that do not fill one are left out.
 
     Raises:
         IrpruneError: the file is no archive of plain arrays, or they do not fit the inputs.
     """
-    try:
-        loaded = np.load(Path(path), allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise ValueError("it is one array without a name")
-        with loaded as found:
-            arrays: dict[str, NDArray[Any]] = {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        reason = f"not a usable .npz archive of plain arrays: {error}"
-        raise IrpruneError(reason, file=path) from error
+    arrays = read_arrays(Path(path))
     inputs = list(graph.inputs)
     named = {value.name or "": value for value in inputs}
     if not named.keys() <= arrays.keys() and len(inputs) == 1:

@@ -229,7 +229,7 @@ def test_bad_shapes(cli: Cli, net: Path, shape: str) -> None:
         ({"x": np.ones((1, 3, 8), np.float32)}, "x"),
         ({"x": np.ones((1, 4, 8, 8), np.float32)}, "x"),
         ({"x": np.ones((1, 3, 8, 8), np.float64)}, "x"),
-        ({"x": np.array([{}], object)}, "not an .npz archive of plain arrays"),
+        ({"x": np.array([{}], object)}, "not a usable .npz archive of plain arrays"),
     ],
 )
 def test_bad_feeds(

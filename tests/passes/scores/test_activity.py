@@ -249,8 +249,15 @@ def test_a_lone_array_is_no_archive(tmp_path: Path) -> None:
     path = tmp_path / "s.npz"
     with path.open("wb") as file:
         np.save(file, IMAGES)
-    with pytest.raises(IrpruneError, match="one array without a name"):
+    with pytest.raises(IrpruneError, match="a single array without a name"):
         read_samples(str(path), _net().ir.graph)
+
+
+@pytest.mark.parametrize("name", ["labels", "label", "y", "y_train", "y_test"])
+def test_labels_have_several_names(tmp_path: Path, name: str) -> None:
+    np.savez(tmp_path / "s.npz", x=IMAGES, **{name: LABELS})  # type: ignore[arg-type]
+    samples = read_samples(str(tmp_path / "s.npz"), _net().ir.graph)
+    assert samples.labels is not None and (samples.labels == LABELS).all()
 
 
 @pytest.mark.parametrize(("batch", "full"), [(3, [3, 3]), (32, [32, 32]), ("N", [32, 32, 6])])

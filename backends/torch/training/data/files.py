@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import zipfile
 import zlib
 from math import prod
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from irprune.archives import read_arrays
 from irprune.errors import IrpruneError
 
 Arrays = dict[str, NDArray[Any]]
@@ -86,19 +86,11 @@ def read_npz(path: Path) -> Arrays:
     """Read an .npz file of plain arrays; uint8 images (n, H, W, 3) are turned channels first."""
     if not path.is_file():
         raise IrpruneError("no such file", file=path)
-    try:
-        opened = np.load(path, allow_pickle=False)
-        if isinstance(opened, np.ndarray):
-            raise ValueError("it holds a single array")
-        with opened as found:
-            missing = [name for name in _NAMES if name not in found.files]
-            if missing:
-                reason = f"holds no {', '.join(missing)}"
-                raise IrpruneError(reason, file=path, mend=f"it needs {', '.join(_NAMES)}")
-            arrays = {name: np.asarray(found[name]) for name in _NAMES}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        reason = f"not a usable .npz archive of plain arrays: {error}"
-        raise IrpruneError(reason, file=path) from error
+    arrays = read_arrays(path, _NAMES)
+    missing = [name for name in _NAMES if name not in arrays]
+    if missing:
+        reason = f"holds no {', '.join(missing)}"
+        raise IrpruneError(reason, file=path, mend=f"it needs {', '.join(_NAMES)}")
     for name in ("x_train", "x_test"):
         x = arrays[name]
         if x.dtype == np.uint8 and x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] > 4:
