@@ -32,9 +32,6 @@ class Host(Protocol):
 HostRule = Callable[[Host, ir.Node, Sequence[Numbers]], Numbers]
 """Takes the inputs, None for an omitted one; returns None for what must be a tensor."""
 
-_SPLITTER = 2.0**29 + 1
-"""What takes a double apart after 24 bits, as many as a float32 has."""
-
 
 def array(items: Any, shape: Sequence[int]) -> Numbers:
     """Return an array of objects of a shape."""
@@ -62,10 +59,10 @@ def truncated(a: Any, b: Any) -> Any:
     return a // b if (a >= 0) == (b > 0) else -(-a // b)
 
 
-def single(number: Any) -> Any:
-    """Round to float32 (Veltkamp's splitting): by arithmetic that torch.compile can trace."""
-    high = number * _SPLITTER
-    return high - (high - number)
+def single(number: float) -> float:
+    """Round to float32, that is to 24 bits; by functions on which torch.compile takes no symbol."""
+    fraction, exponent = math.frexp(number)
+    return math.ldexp(round(fraction * 2**24), exponent - 24)
 
 
 def _pointwise(function: Callable[..., Any]) -> HostRule:
