@@ -168,10 +168,9 @@ class Iteration:
             if reason is not None:
                 return reason
         chosen, plan = read_selection(folder / "selection.json"), load_plan(folder / "plan.json")
-        distilled = self.config.train.distillation.weight > 0
-        alike = number > 1 or not distilled  # round 0 had no teacher
-        if self.config.rewind.what == "weights" and not chosen["removed"] and alike:
-            # The same weights from epoch k, the same order of examples: the same network.
+        if self.config.rewind.what == "weights" and not chosen["removed"] and number > 1:
+            # The same weights from epoch k, the same order of examples: the same network. But
+            # the original came there with its optimiser, and has no teacher.
             load_model(self._at(number - 1) / "model.onnx").save(folder / "model.onnx")
             same = Record(**{**records[-1], **chosen, "round": number})
             return self._done([*records, same])
@@ -180,6 +179,7 @@ class Iteration:
             f"iterate: round {number}: {chosen['removed']} filters less, "
             f"training from epoch {self.config.rewind.epoch}"
         )
+        distilled = self.config.train.distillation.weight > 0
         teacher = load_model(self._at(0) / "model.onnx") if distilled else None
         k = self.config.rewind.epoch
         score = self.trainer.fit(model, folder, first=k, teacher=teacher).score
