@@ -78,6 +78,12 @@ def test_another_step_of_the_threshold_is_a_method_of_its_own(runs: Runs, tmp_pa
     assert config_of(more, "aiap").prune.step == 0.01
 
 
+def test_numbers_that_are_asked_for_stand_instead_even_zero() -> None:
+    asked = {"verify": True, "rounds": 2, "epochs": 3, "rewind": 0}
+    found = config_of(argparse.Namespace(net="lenet5", precision="32-true", **asked), "iap")
+    assert (found.objective.rounds, found.train.epochs, found.rewind.epoch) == (2, 3, 0)
+
+
 def test_seeds_without_a_round_are_left_out(runs: Runs) -> None:
     assert {method: [*found] for method, found in runs.items()} == {key: [3] for key in METHODS}
     assert [row["macs"] for row in runs["iap"][3]] == [100, 50, 20, 10]

@@ -38,9 +38,9 @@ def config_of(options: argparse.Namespace, method: str) -> Config:
     how = replace(config.prune, verify=options.verify)
     if step:
         how = replace(how, step=float(step))
-    objective = replace(config.objective, rounds=options.rounds or config.objective.rounds)
-    train = replace(config.train, epochs=options.epochs or config.train.epochs)
-    rewind = replace(config.rewind, epoch=options.rewind or config.rewind.epoch)
+    objective = replace(config.objective, **_asked(rounds=options.rounds))
+    train = replace(config.train, **_asked(epochs=options.epochs))
+    rewind = replace(config.rewind, **_asked(epoch=options.rewind))
     machine = replace(config.machine, precision=options.precision, channels_last=True)
     return replace(
         config,
@@ -50,6 +50,11 @@ def config_of(options: argparse.Namespace, method: str) -> Config:
         rewind=rewind,
         machine=machine,
     )
+
+
+def _asked(**numbers: int | None) -> dict[str, Any]:
+    """Return what stands instead of a configuration's numbers."""
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def do(config: Config, seed: int, folder: Path, options: argparse.Namespace, **more: Any) -> None:
