@@ -117,7 +117,6 @@ def main() -> None:
         done: dict[str, int] = {}
         kills = 0
         while kills < options.kills:
-            (cut / ".lock").unlink(missing_ok=True)
             process = start(folder, cut)
             begun(process, cut, kills * count // options.kills)
             time.sleep(draw.uniform(0, each))

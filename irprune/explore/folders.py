@@ -43,8 +43,9 @@ def alone(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which ends with the process (IrpruneError: another one holds it)."""
     with (folder / ".lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            # Unlike flock, this is of the process alone: the workers that it forks do not hold it.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
             reason = "another process is at work in this folder"
             raise IrpruneError(reason, file=folder, mend="wait for it, or end it") from error
         yield

@@ -64,8 +64,13 @@ def test_what_is_no_folder_is_named(tmp_path: Path, model: Model, data: Path, be
         run(tmp_path / "file" / below, model, data)
 
 
-def test_two_processes_do_not_share_a_folder(tmp_path: Path, model: Model, data: Path) -> None:
-    with (tmp_path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(IrpruneError, match="another process"):
-            run(tmp_path, model, data)
+def test_two_processes_do_not_share_a_folder(
+    tmp_path: Path, model: Model, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held(*args: object) -> None:
+        raise BlockingIOError
+
+    monkeypatch.setattr(fcntl, "lockf", held)
+    with pytest.raises(IrpruneError, match="another process"):
+        run(tmp_path, model, data)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
