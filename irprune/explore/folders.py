@@ -1,7 +1,8 @@
 """The folder of a run: held by one process at a time, and for one run only.
 
 ``run.json`` says which: what was asked for, of which network, on which data. Where network and data
-lie is noted there too, but does not tell runs apart: their hashes do.
+lie is noted there too, but does not tell runs apart: their hashes do. Nor does what cannot change
+results.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Identity = dict[str, Any]
 FOUND = ("network", "examples")
 """What an identity tells of the contents of files."""
 NEW_FOLDER = "choose another folder, or remove this one"
-_NOTED = {"model": "source", "data": "path", "prune": "verify"}
+_NOTED = {"model": {"source"}, "data": {"path", "workers"}, "prune": {"verify"}}
 
 
 @contextmanager
@@ -103,7 +104,7 @@ def differing(one: Identity, two: Identity) -> list[str]:
 def _decisive(key: str, part: Any) -> Any:
     if not isinstance(part, dict):
         return part
-    return {name: value for name, value in part.items() if name != _NOTED.get(key)}
+    return {name: part[name] for name in part.keys() - _NOTED.get(key, set())}
 
 
 def _note(path: Path, identity: Identity) -> None:

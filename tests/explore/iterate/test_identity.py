@@ -86,6 +86,12 @@ def test_a_moved_data_set_goes_on(tmp_path: Path, done: Path, model: Model, data
     assert len(run(done, model, moved, config)) == 3
 
 
+def test_what_cannot_change_results_may_change(done: Path, model: Model, data: Path) -> None:
+    assert noted(done)["data"]["workers"] == CONFIG.data.workers
+    fewer = replace(CONFIG, data=replace(CONFIG.data, workers=0))
+    assert len(run(done, model, data, fewer)) == 3
+
+
 def test_rounds_of_an_unknown_run_are_refused(done: Path, model: Model, data: Path) -> None:
     (done / "run.json").unlink()
     with pytest.raises(IrpruneError, match=r"run\.json: it is missing, so nobody knows"):
