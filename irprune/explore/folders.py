@@ -2,13 +2,14 @@
 
 ``run.json`` says which: what was asked for, of which network, on which data. Where network and data
 lie is noted there too, but does not tell runs apart: their hashes do. Nor does what cannot change
-results.
+results. Until something is trained there, the folder may become another run's.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,10 @@ Identity = dict[str, Any]
 FOUND = ("network", "examples")
 """What an identity tells of the contents of files."""
 NEW_FOLDER = "choose another folder, or remove this one"
+_BEGUN = ("checkpoint.pt", "round-*")
+_RESULTS = ("checkpoint.pt", "round-*/checkpoint.pt", "round-*/record.json")
+_OURS = {"data", "train"}
+"""What every ``run.json`` tells that a run wrote."""
 _NOTED = {"model": {"source"}, "data": {"path", "workers"}, "prune": {"verify"}}
 
 
@@ -63,23 +68,17 @@ def read_json(path: Path, mend: str) -> dict[str, Any]:
     return found
 
 
-def claim(
-    folder: Path,
-    mine: Identity,
-    *,
-    results: str,
-    unlike: str,
-    log: Callable[[str], None],
-) -> None:
+def claim(folder: Path, mine: Identity, *, unlike: str, log: Callable[[str], None]) -> None:
     """Note what a folder is for (IrpruneError: it is for something else).
 
+    Where nothing is trained yet, what another run began is removed.
+
     Args:
-        results: matches what a run leaves in its folder besides ``run.json``.
         unlike: what to do where only the network is another one.
     """
     path = folder / "run.json"
     if not path.is_file():
-        if any(folder.glob(results)):
+        if any(path for begun in _BEGUN for path in folder.glob(begun)):
             reason = "it is missing, so nobody knows which run the files beside it are of"
             raise IrpruneError(reason, file=path, mend=NEW_FOLDER)
         _note(path, mine)
@@ -87,13 +86,21 @@ def claim(
     found = read_json(path, NEW_FOLDER)
     missing = {key: mine[key] for key in FOUND if key not in found}
     changed = differing(found | missing, mine)
-    if changed:
+    if changed and (_trained(folder) or not found.keys() >= _OURS):
         reason = f"the folder holds another run: {', '.join(changed)} differ"
         mend = f"{unlike}; else {NEW_FOLDER}" if changed == ["network"] else NEW_FOLDER
         raise IrpruneError(reason, file=path, mend=mend)
-    if missing:
+    if changed:
+        for begun in folder.glob("round-*"):
+            shutil.rmtree(begun)
+        _note(path, mine)
+    elif missing:
         _note(path, found | missing)
         log(f"{path} did not tell {' and '.join(missing)}; noted as they are now")
+
+
+def _trained(folder: Path) -> bool:
+    return any(path for result in _RESULTS for path in folder.glob(result))
 
 
 def differing(one: Identity, two: Identity) -> list[str]:

@@ -83,7 +83,7 @@ def train(
             held.enter_context(alone(folder))
             identity = _identity(config, pupil, teacher, trainer)
             unlike = "seed a factory that draws weights, or name an ONNX file"
-            claim(folder, identity, results="checkpoint.pt", unlike=unlike, log=log)
+            claim(folder, identity, unlike=unlike, log=log)
         if config.weights == "fresh":
             trainer.initialise(pupil, config.train.seed)
         taught = None if teacher is None else trainer.score(teacher)

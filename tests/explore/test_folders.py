@@ -1,18 +1,22 @@
-"""Folders of runs: one process at a time works in them."""
+"""Folders of runs: for one process at a time, and for one run once something is trained."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from irprune import IrpruneError
-from irprune.explore.folders import alone
+from irprune.explore.folders import alone, claim
 
+MINE = {"data": {"name": "npz"}, "train": {"epochs": 3}, "network": "a", "examples": "b"}
+OTHER = MINE | {"train": {"epochs": 2}}
 HOLDING = """
 import os, sys, time
 from pathlib import Path
@@ -49,3 +53,39 @@ def test_a_killed_process_frees_its_folder_though_its_workers_live_on(tmp_path: 
         process.wait()
         with alone(tmp_path):
             pass
+
+
+def claimed(folder: Path, noted: dict[str, Any], *files: str) -> Any:
+    """What a folder with these files is for after a claim on it."""
+    for name in files:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    (folder / "run.json").write_text(json.dumps(noted))
+    claim(folder, MINE, unlike="", log=print)
+    return json.loads((folder / "run.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "left", ["round-000/start.onnx", "round-000/epoch-0.onnx", "round-001/plan.json", "log.jsonl"]
+)
+def test_a_folder_without_results_becomes_another_run_s(tmp_path: Path, left: str) -> None:
+    assert claimed(tmp_path, OTHER, left) == MINE
+    assert not list(tmp_path.glob("round-*"))
+
+
+@pytest.mark.parametrize(
+    ("noted", "result"),
+    [
+        (OTHER, "checkpoint.pt"),
+        (OTHER, "round-000/checkpoint.pt"),
+        (OTHER, "round-001/record.json"),
+        ({"id": 7}, "round-000/of-something-else"),
+    ],
+)
+def test_a_folder_with_results_stays_what_it_is(
+    tmp_path: Path, noted: dict[str, Any], result: str
+) -> None:
+    with pytest.raises(IrpruneError, match="another run: .*train.* differ; choose another folder"):
+        claimed(tmp_path, noted, result)
+    assert json.loads((tmp_path / "run.json").read_text()) == noted
+    assert (tmp_path / result).is_file()

@@ -205,6 +205,14 @@ def test_a_folder_is_for_one_training(
         train(config, network(0), tmp_path / "run")
 
 
+def test_a_training_that_did_not_begin_may_be_mended(config: Config, tmp_path: Path) -> None:
+    steps = replace(config, train=replace(config.train, steps=3))
+    with pytest.raises(IrpruneError, match="set epochs = 1"):
+        train(steps, network(0), tmp_path / "run")
+    mended = replace(config, train=replace(config.train, epochs=1, steps=3))
+    assert train(mended, network(0), tmp_path / "run").epochs == 1
+
+
 def test_the_recipe_s_seed_draws_the_fillers_of_a_caffe_network(home: Path) -> None:
     (home / "net.onnx").rename(home / "net.prototxt")
     (home / "net.prototxt").write_text(

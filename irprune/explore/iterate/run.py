@@ -60,8 +60,10 @@ class Iteration:
     def run(self) -> list[Record]:
         """Do what is left to do; return the records of all rounds, the original's first."""
         with writable(self.folder), alone(self.folder):
+            if self.base is not None and not self._is_done(0):
+                check_base(self.base, self._identity)
             unlike = "seed a factory that draws weights, or name round-000/start.onnx"
-            claim(self.folder, self._identity, results="round-*", unlike=unlike, log=self.log)
+            claim(self.folder, self._identity, unlike=unlike, log=self.log)
             records = self._rounds()
             write_report(self.config, records, self.folder)
             return records
@@ -106,7 +108,7 @@ class Iteration:
 
     def _original(self) -> Record:
         folder = self._at(0)
-        if (folder / "record.json").is_file():
+        if self._is_done(0):
             return read_record(folder / "record.json")
         if self.base is not None:
             self._take_over(self.base)
@@ -140,8 +142,7 @@ class Iteration:
         return start
 
     def _take_over(self, base: Path) -> None:
-        """Copy the original network of another run (IrpruneError: it is another network)."""
-        check_base(base, self._identity)
+        """Copy the original network of another run."""
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             copy = Path(folder) / "copy"
             shutil.copytree(base / "round-000", copy)
@@ -160,7 +161,7 @@ class Iteration:
     def _round(self, number: int, records: list[Record]) -> Record | str:
         """Do a round; return its record, or why it and all later ones can remove nothing."""
         folder = self._at(number)
-        if (folder / "record.json").is_file():
+        if self._is_done(number):
             return read_record(folder / "record.json")
         folder.mkdir(exist_ok=True)
         if not (folder / "plan.json").is_file():
@@ -300,6 +301,9 @@ class Iteration:
         row = api.bench([self._at(number) / "model.onnx"], timing=timing)["models"][0]
         latency: float | None = row["median_s"]
         return latency
+
+    def _is_done(self, number: int) -> bool:
+        return (self._at(number) / "record.json").is_file()
 
     def _at(self, number: int) -> Path:
         return self.folder / f"round-{number:03d}"

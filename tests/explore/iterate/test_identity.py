@@ -135,5 +135,6 @@ def test_another_original_is_not_taken_over(
     for what, network, examples, config in cases:
         with pytest.raises(IrpruneError, match=f"made otherwise: {what} differ"):
             run(tmp_path / what, network, examples, config, base=finished)
+        assert not (tmp_path / what / "run.json").exists()
     with pytest.raises(IrpruneError, match="not there yet"):
         run(tmp_path / "none", model, data, ILP, base=tmp_path / "train")

@@ -51,3 +51,11 @@ def test_what_cannot_begin_is_refused_before_the_training(
     with pytest.raises(IrpruneError, match=message):
         run(tmp_path, model, data, replace(CONFIG, prune=how))
     assert not (tmp_path / "round-000" / "log.jsonl").exists()
+
+
+def test_what_did_not_begin_may_be_mended(tmp_path: Path, model: Model, data: Path) -> None:
+    """As the error says: also to other weights than those that were drawn in vain."""
+    vain = replace(CONFIG, prune=Pruning("ilp", skip=("*",)), train=replace(CONFIG.train, seed=1))
+    with pytest.raises(IrpruneError, match="prune.skip"):
+        run(tmp_path / "mended", model, data, vain)
+    assert run(tmp_path / "mended", model, data) == run(tmp_path / "new", model, data)
