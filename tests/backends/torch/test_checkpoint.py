@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,53 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: Any, message: 
     with pytest.raises(IrpruneError, match=f"c.pt: {message} remove it to start again") as raised:
         checkpoint.load(path, "id")
     assert "weights_only" not in str(raised.value)
+
+
+def save(path: Path) -> tuple[dict[str, Any], dict[str, Any], Progress]:
+    """Write a checkpoint with all that there may be in one; return what it holds."""
+    weight = torch.arange(6.0).reshape(3, 2).T.bfloat16()
+    module = {"weight": weight, "steps": torch.tensor(7), "none": torch.ones(0)}
+    optimizer = {"state": {0: {"mean": torch.ones(2)}}, "groups": [{"betas": (0.9, 0.99)}]}
+    content = module, optimizer, Progress(1, history=[{"loss": 0.1}])
+    checkpoint.save(path, "id", *content)
+    return content
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    wanted = save(tmp_path / "c.pt")
+    assert repr(checkpoint.load(tmp_path / "c.pt", "id")) == repr(wanted)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda c: c["module"]["weight"].view(torch.int16)[1, 2].add_(1),
+        lambda c: c["module"].update(weighs=c["module"].pop("weight")),
+        lambda c: c["module"].update(none=torch.ones(0, 1)),
+        lambda c: c["optimizer"]["groups"][0].update(betas=(0.9, 0.98)),
+        lambda c: c["progress"]["history"][0].update(loss=0.2),
+        lambda c: c.update(has=c.pop("hash")),
+    ],
+)
+def test_a_damaged_checkpoint_that_can_be_read_is_refused(
+    tmp_path: Path, damage: Callable[[Any], Any]
+) -> None:
+    path = tmp_path / "c.pt"
+    save(path)
+    content = torch.load(path, weights_only=True)
+    damage(content)
+    torch.save(content, path)
+    with pytest.raises(IrpruneError, match="not a usable checkpoint; remove it to start again"):
+        checkpoint.load(path, "id")
+
+
+def test_a_checkpoint_of_before_there_was_a_hash_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    wanted = save(path)
+    content = torch.load(path, weights_only=True)
+    del content["hash"]
+    torch.save(content | {"format": 1}, path)
+    assert repr(checkpoint.load(path, "id")) == repr(wanted)
 
 
 @pytest.mark.parametrize("size", [0, 100, 5000])
