@@ -10,8 +10,6 @@ comes to the same end.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,9 +23,10 @@ from irprune.cost import Cost
 from irprune.errors import CheckFailed, IrpruneError
 from irprune.explore.folders import Identity, alone, claim, writable
 from irprune.explore.iterate import measure
+from irprune.explore.iterate.base import check_base, take_over
 from irprune.explore.iterate.config import Config
 from irprune.explore.iterate.files import load_model, load_plan
-from irprune.explore.iterate.identity import check_base, identity_of
+from irprune.explore.iterate.identity import identity_of
 from irprune.explore.iterate.records import Record, Selection, read_record, read_selection
 from irprune.explore.iterate.report import write_report
 from irprune.explore.iterate.selection import Scoring
@@ -111,7 +110,7 @@ class Iteration:
         if self._is_done(0):
             return read_record(folder / "record.json")
         if self.base is not None:
-            self._take_over(self.base)
+            take_over(self.base, folder)
             return read_record(folder / "record.json")
         config, k = self.config, self.config.rewind.epoch
         folder.mkdir(exist_ok=True)
@@ -140,14 +139,6 @@ class Iteration:
         start = load_model(self._at(0) / "start.onnx")
         start.provenance = replace(start.provenance, path=self.model.provenance.path)
         return start
-
-    def _take_over(self, base: Path) -> None:
-        """Copy the original network of another run."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            copy = Path(folder) / "copy"
-            shutil.copytree(base / "round-000", copy)
-            shutil.rmtree(self._at(0), ignore_errors=True)
-            copy.rename(self._at(0))
 
     @cached_property
     def _base(self) -> tuple[Model, Channels]:

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from iterate_runs import net, run
+from iterate_runs import net, of, run
+from torch import nn
 
-import irprune
 from irprune import Model
 
 
 @pytest.fixture(scope="session")
 def model() -> Model:
-    return irprune.from_torch(net().eval(), (torch.zeros(2, 1, 6, 6),))
+    return of(net())
+
+
+@pytest.fixture(scope="session")
+def wider() -> Model:
+    return of(nn.Sequential(nn.Flatten(), nn.Linear(36, 40), nn.Tanh(), nn.Linear(40, 3)))
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +31,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x = x.astype(np.float32)
     path = tmp_path_factory.mktemp("data") / "d.npz"
     np.savez(path, x_train=x[:100], y_train=y[:100], x_test=x[100:], y_test=y[100:])
+    return path
+
+
+@pytest.fixture
+def other(tmp_path: Path, data: Path) -> Path:
+    """A data set of the same shapes, with one other label."""
+    arrays = dict(np.load(data))
+    arrays["y_train"][0] = (arrays["y_train"][0] + 1) % 3
+    path = tmp_path / "other.npz"
+    np.savez(path, **arrays)
     return path
 
 

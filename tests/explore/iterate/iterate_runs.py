@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+import irprune
 from irprune import Model
 from irprune.explore.iterate import iterate
 from irprune.explore.iterate.config import (
@@ -29,6 +32,7 @@ CONFIG = Config(
     machine=Machine(accelerator="cpu"),
     latency=False,
 )
+ILP = replace(CONFIG, prune=replace(CONFIG.prune, method="ilp"))
 
 
 def net() -> nn.Module:
@@ -36,6 +40,10 @@ def net() -> nn.Module:
         nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 12),
         nn.ReLU(), nn.Linear(12, 3),
     )  # fmt: skip
+
+
+def of(module: nn.Module) -> Model:
+    return irprune.from_torch(module.eval(), (torch.zeros(2, 1, 6, 6),))
 
 
 def run(folder: Path, model: Model, data: Path, config: Config = CONFIG, **more: Any) -> Any:

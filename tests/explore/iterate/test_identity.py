@@ -8,11 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from iterate_runs import CONFIG, net, run
-from torch import nn
+from iterate_runs import CONFIG, ILP, net, of, run
 
 import irprune
 from irprune import IrpruneError, Model
@@ -25,26 +22,6 @@ GIVEN = replace(
     rewind=Rewinding(2, "learning-rate"),
     objective=Objective(rounds=1),
 )
-ILP = replace(CONFIG, prune=replace(CONFIG.prune, method="ilp"))
-
-
-def of(module: nn.Module) -> Model:
-    return irprune.from_torch(module.eval(), (torch.zeros(2, 1, 6, 6),))
-
-
-@pytest.fixture(scope="module")
-def wider() -> Model:
-    return of(nn.Sequential(nn.Flatten(), nn.Linear(36, 40), nn.Tanh(), nn.Linear(40, 3)))
-
-
-@pytest.fixture
-def other(tmp_path: Path, data: Path) -> Path:
-    """A data set of the same shapes, with one other label."""
-    arrays = dict(np.load(data))
-    arrays["y_train"][0] = (arrays["y_train"][0] + 1) % 3
-    path = tmp_path / "other.npz"
-    np.savez(path, **arrays)
-    return path
 
 
 def noted(folder: Path) -> Any:
@@ -112,29 +89,3 @@ def test_a_run_that_did_not_note_its_network_does_so_now(
     assert any("did not tell network and examples" in line for line in said)
     with pytest.raises(IrpruneError, match="network differ"):
         run(done, wider, data)
-
-
-def test_methods_share_the_original(
-    tmp_path: Path, finished: Path, model: Model, data: Path
-) -> None:
-    first = json.loads((finished / "records.json").read_text())[0]
-    found = run(tmp_path / "ilp", model, data, ILP, base=finished)
-    assert found[0] == first
-    assert found == run(tmp_path / "alone", model, data, ILP)
-
-
-def test_another_original_is_not_taken_over(
-    tmp_path: Path, finished: Path, model: Model, data: Path, wider: Model, other: Path
-) -> None:
-    seed = replace(ILP, train=replace(ILP.train, seed=1))
-    cases = (
-        ("train", model, data, seed),
-        ("network", wider, data, ILP),
-        ("examples", model, other, ILP),
-    )
-    for what, network, examples, config in cases:
-        with pytest.raises(IrpruneError, match=f"made otherwise: {what} differ"):
-            run(tmp_path / what, network, examples, config, base=finished)
-        assert not (tmp_path / what / "run.json").exists()
-    with pytest.raises(IrpruneError, match="not there yet"):
-        run(tmp_path / "none", model, data, ILP, base=tmp_path / "train")
