@@ -58,11 +58,13 @@ def _again(base: Path) -> str:
 
 
 def _decisive(identity: Identity) -> Identity:
-    """Return what decides the training of the original network."""
-    rewind = identity.get("rewind")
+    """Return what decides the training of the original network, which has no teacher."""
+    rewind, train = identity.get("rewind"), identity.get("train")
     epoch = rewind.get("epoch") if isinstance(rewind, dict) else None
+    if isinstance(train, dict):
+        train = {key: value for key, value in train.items() if key != "distillation"}
     kept = ("model", "data", "train", "pretrained", *FOUND)
-    return {key: identity.get(key) for key in kept} | {"rewind.epoch": epoch}
+    return {key: identity.get(key) for key in kept} | {"train": train, "rewind.epoch": epoch}
 
 
 def _check_files(original: Path, rewind: dict[str, Any]) -> None:

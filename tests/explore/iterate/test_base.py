@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from iterate_runs import ILP, run
+from iterate_runs import CONFIG, ILP, run
 
 from irprune import IrpruneError, Model
 from irprune.explore.iterate.config import Objective
+from irprune.recipe import Distillation
 
 
 def test_methods_share_the_original(
@@ -40,6 +41,16 @@ def test_another_original_is_not_taken_over(
         assert not (tmp_path / what / "run.json").exists()
     with pytest.raises(IrpruneError, match="not there yet"):
         run(tmp_path / "none", model, data, ILP, base=tmp_path / "train")
+
+
+def test_the_original_of_a_run_without_a_teacher_serves_one_with_it(
+    tmp_path: Path, finished: Path, model: Model, data: Path
+) -> None:
+    """The original has no teacher in either."""
+    train = replace(CONFIG.train, distillation=Distillation(0.5))
+    taught = replace(CONFIG, train=train, objective=Objective(rounds=1))
+    found = run(tmp_path / "taken", model, data, taught, base=finished)
+    assert found == run(tmp_path / "alone", model, data, taught)
 
 
 @pytest.mark.parametrize(
