@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from irprune.errors import IrpruneError
+
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
+"""How a temporary file is named: after the one whose place it is to take."""
 
 
 @contextmanager
@@ -42,6 +46,14 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def remove_temporaries(folder: Path, suffixes: Collection[str]) -> None:
+    """Remove what a kill left of files with these suffixes; nobody else may be writing there."""
+    for path in folder.iterdir():
+        made = _TEMPORARY.fullmatch(path.name)
+        if made and Path(made[1]).suffix in suffixes and path.is_file():
+            path.unlink()
 
 
 def make_folder(folder: Path) -> None:

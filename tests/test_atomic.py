@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from irprune.atomic import replacing, write_text
+from irprune.atomic import remove_temporaries, replacing, write_text
 from irprune.errors import IrpruneError
 
 
@@ -43,3 +43,16 @@ def test_a_new_file_has_the_mode_that_others_have(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(IrpruneError, match="cannot write here"):
         write_text(tmp_path / "missing" / "report.md", "text")
+
+
+def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    with replacing(tmp_path / "model.onnx") as temporary:
+        name = temporary.name
+        temporary.touch()
+    others = (".model.onnx.short", ".model.onnx.UPPERCAS", ".model.onnx.two.more1", ".env.settings")
+    kept = {"model.onnx", "model.onnx.abcdefgh", ".hidden", *others}
+    for left in (name, *kept):
+        (tmp_path / left).touch()
+    (tmp_path / f"{name[:-8]}a_folder").mkdir()
+    remove_temporaries(tmp_path, {".onnx"})
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, f"{name[:-8]}a_folder"}

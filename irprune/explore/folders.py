@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from irprune.atomic import write_text
+from irprune.atomic import remove_temporaries, write_text
 from irprune.errors import IrpruneError
 
 Identity = dict[str, Any]
@@ -27,6 +27,7 @@ _BEGUN = ("checkpoint.pt", "round-*")
 _RESULTS = ("checkpoint.pt", "round-*/checkpoint.pt", "round-*/record.json")
 _OURS = {"data", "train"}
 """What every ``run.json`` tells that a run wrote."""
+_WRITTEN = {".json", ".jsonl", ".md", ".onnx", ".pt"}
 _NOTED = {"model": {"source"}, "data": {"path", "workers"}, "prune": {"verify"}}
 
 
@@ -101,6 +102,16 @@ def claim(folder: Path, mine: Identity, *, unlike: str, log: Callable[[str], Non
 
 def _trained(folder: Path) -> bool:
     return any(path for result in _RESULTS for path in folder.glob(result))
+
+
+def tidy(folder: Path) -> None:
+    """Remove what kills left: files that were half written, checkpoints of rounds that are done."""
+    rounds = [path for path in folder.glob("round-*") if path.is_dir()]
+    for place in (folder, *rounds):
+        remove_temporaries(place, _WRITTEN)
+    for place in rounds:
+        if (place / "record.json").is_file():
+            (place / "checkpoint.pt").unlink(missing_ok=True)
 
 
 def differing(one: Identity, two: Identity) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from irprune import api
 from irprune.errors import IrpruneError
-from irprune.explore.folders import Identity, alone, claim, writable
+from irprune.explore.folders import Identity, alone, claim, tidy, writable
 from irprune.explore.settings import Settings, asked_for, open_trainer
 from irprune.fingerprint import structure_hash, weights_hash
 from irprune.model import Model
@@ -84,6 +84,7 @@ def train(
             identity = _identity(config, pupil, teacher, trainer)
             unlike = "seed a factory that draws weights, or name an ONNX file"
             claim(folder, identity, unlike=unlike, log=log)
+            tidy(folder)
         if config.weights == "fresh":
             trainer.initialise(pupil, config.train.seed)
         taught = None if teacher is None else trainer.score(teacher)

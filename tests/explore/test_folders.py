@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from irprune import IrpruneError
-from irprune.explore.folders import alone, claim
+from irprune.explore.folders import alone, claim, tidy
 
 MINE = {"data": {"name": "npz"}, "train": {"epochs": 3}, "network": "a", "examples": "b"}
 OTHER = MINE | {"train": {"epochs": 2}}
@@ -89,3 +89,24 @@ def test_a_folder_with_results_stays_what_it_is(
         claimed(tmp_path, noted, result)
     assert json.loads((tmp_path / "run.json").read_text()) == noted
     assert (tmp_path / result).is_file()
+
+
+def test_what_kills_left_is_removed(tmp_path: Path) -> None:
+    kept = {
+        ".notes.txt.12345678",
+        "checkpoint.pt",
+        "round-000/checkpoint.pt",
+        "round-001/record.json",
+        "elsewhere/.model.onnx.12345678",
+    }
+    left = {
+        ".run.json.12345678",
+        "round-000/.checkpoint.pt.abc_def1",
+        "round-001/.model.onnx.12345678",
+        "round-001/checkpoint.pt",
+    }
+    for name in kept | left:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    tidy(tmp_path)
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == kept

@@ -146,8 +146,11 @@ def test_what_is_done_is_not_done_again(
 ) -> None:
     once = train(config, network(0), tmp_path / "run")
     monkeypatch.setattr(loop, "seed_of", None)
+    before = set((tmp_path / "run").iterdir())
+    (tmp_path / "run" / ".checkpoint.pt.abcdefgh").touch()
     again = train(config, network(0), tmp_path / "run")
     assert (again.after, again.epochs) == (once.after, 2)
+    assert set((tmp_path / "run").iterdir()) == before
     assert all(np.array_equal(a, weights(again.model)[n]) for n, a in weights(once.model).items())
 
 

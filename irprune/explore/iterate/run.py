@@ -21,7 +21,7 @@ from irprune.atomic import write_text
 from irprune.channels import Channels
 from irprune.cost import Cost
 from irprune.errors import CheckFailed, IrpruneError
-from irprune.explore.folders import Identity, alone, claim, writable
+from irprune.explore.folders import Identity, alone, claim, tidy, writable
 from irprune.explore.iterate import measure
 from irprune.explore.iterate.base import check_base, take_over
 from irprune.explore.iterate.config import Config
@@ -63,6 +63,7 @@ class Iteration:
                 check_base(self.base, self._identity)
             unlike = "seed a factory that draws weights, or name round-000/start.onnx"
             claim(self.folder, self._identity, unlike=unlike, log=self.log)
+            tidy(self.folder)
             records = self._rounds()
             write_report(self.config, records, self.folder)
             return records

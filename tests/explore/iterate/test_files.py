@@ -57,6 +57,14 @@ def test_a_removed_round_is_done_again(done: Path, model: Model, data: Path, nam
     assert (done / "records.json").read_bytes() == before
 
 
+def test_what_a_kill_left_goes_with_the_next_start(done: Path, model: Model, data: Path) -> None:
+    before = set(done.rglob("*"))
+    for name in (".model.onnx.abcdefgh", "checkpoint.pt"):
+        (done / "round-001" / name).touch()
+    run(done, model, data)
+    assert set(done.rglob("*")) == before
+
+
 @pytest.mark.parametrize("below", ["", "run"])
 def test_what_is_no_folder_is_named(tmp_path: Path, model: Model, data: Path, below: str) -> None:
     (tmp_path / "file").touch()
