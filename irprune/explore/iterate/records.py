@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any, TypedDict, cast, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypedDict, cast, get_args, get_origin, get_type_hints
 
 from irprune.errors import IrpruneError
 from irprune.explore.folders import read_json
@@ -67,6 +69,14 @@ def _checked(found: dict[str, Any], wanted: type, path: Path, mend: str) -> dict
 
 
 def _fits(kind: Any, value: Any) -> bool:
-    if kind in (int, float):
-        return type(value) in (int, float)
-    return get_origin(kind) is not dict or isinstance(value, dict)
+    """Return whether a value is of a kind that a record holds; NaN and infinity are of none."""
+    arms = get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(_fits(arm, value) for arm in arms)
+    if get_origin(kind) is Literal:
+        return value in arms
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(arms[1], each) for each in value.values())
+    if kind is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return type(value) is kind
