@@ -9,6 +9,7 @@ import click
 
 from irprune.cli import common
 from irprune.cli.format import table
+from irprune.errors import IrpruneError
 from irprune.frontends.source import Source
 
 
@@ -58,6 +59,8 @@ def train(
 
     asked = read_settings(Config, config)
     common.check_outputs([output], [config, model, teacher, source.weights])
+    if folder is not None and folder.resolve() == output.resolve():
+        raise IrpruneError("is also the folder", file=output, mend="choose another output path")
     lead = leads(asked.machine)
     done = run(
         asked,

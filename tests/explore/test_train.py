@@ -240,6 +240,7 @@ def test_bad_calls_are_named(home: Path) -> None:
     refused(command(home, "--teacher", f"{home}/net.onnx"), "the teacher has no weight")
     refused(command(home, "--weights", "x.caffemodel"), "go with a .prototxt")
     refused(command(home, "-o", f"{home}/net.onnx"), "is also an input of this command")
+    refused(command(home, "--folder", f"{home}/new/../out.onnx"), "out.onnx: is also the folder")
     (home / "train.toml").write_text(TABLES + "[prune]\n")
     refused(command(home), "train.toml: prune: unknown key")
     (home / "train.toml").write_text(TABLES.replace("epochs = 2\n", ""))
