@@ -291,6 +291,8 @@ class Iteration:
             return None
         timing = BenchSettings(rounds=12, processes=2)
         row = api.bench([self._at(number) / "model.onnx"], timing=timing)["models"][0]
+        if row["error"] is not None:
+            self.log(f"iterate: round {number}: no latency: {row['error']}")
         latency: float | None = row["median_s"]
         return latency
 

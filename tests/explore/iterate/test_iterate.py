@@ -227,6 +227,18 @@ def test_a_run_that_fails_has_a_report_of_what_is_done(
     assert "| 1 |" in (tmp_path / "report.md").read_text()
 
 
+def test_a_latency_that_cannot_be_measured_is_told(
+    tmp_path: Path, model: Model, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"median_s": None, "error": "the process died"}
+    monkeypatch.setattr(api, "bench", lambda models, *, timing: {"models": [row]})
+    told: list[str] = []
+    config = replace(CONFIG, latency=True, objective=Objective(rounds=1))
+    records = run(tmp_path, model, data, config, log=told.append)
+    assert [record["latency_s"] for record in records] == [None, None]
+    assert "iterate: round 1: no latency: the process died" in told
+
+
 def test_a_layer_that_died_is_proved_with_other_weights(tmp_path: Path, data: Path) -> None:
     module = net().eval()
     dead = module[4]
