@@ -1,4 +1,4 @@
-"""Networks whose file fixes the batch: many take any other as well, and those can be trained."""
+"""Networks that take one batch alone, whatever their file says: these cannot be trained."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ from irprune.errors import IrpruneError
 
 _EXAMPLES = 3
 _TOLERANCE = 1e-3
-_MEND = "export the model with a dynamic batch"
+_ULPS = 32
+"""The same, in steps of a weight's own type: the half ones are coarser."""
+_MEND = "export the model with a dynamic batch, inside too"
 
 
-def check_any_batch(module: nn.Module, shape: tuple[int, ...], classes: int, batch: int) -> None:
+def check_any_batch(
+    module: nn.Module, shape: tuple[int, ...], classes: int, batch: int | None
+) -> None:
     """Raise IrpruneError unless three examples give what each of them gives alone.
 
     Args:
         module: the network, in train or eval mode; it is tried in eval mode.
         shape: of one example.
-        batch: what the file fixes.
+        batch: what the file fixes; None where it fixes nothing.
     """
+    fixed = "" if batch is None else f"the batch is fixed to {batch}, "
     x = torch.randn(_EXAMPLES, *shape, generator=torch.Generator().manual_seed(0))
     training = module.training
     module.eval()
@@ -36,15 +41,19 @@ def check_any_batch(module: nn.Module, shape: tuple[int, ...], classes: int, bat
         if is_out_of_memory(error):
             raise
         said = (str(error).splitlines() or ["?"])[0]
-        raise IrpruneError(
-            f"the batch is fixed to {batch}, inside too: {said}", mend=_MEND
-        ) from error
+        reason = f"{fixed}a batch of {_EXAMPLES} does not pass: {said}"
+        raise IrpruneError(reason, mend=_MEND) from error
     finally:
         module.train(training)
     size = float(alone.abs().nan_to_num().max())
     same = whole.shape == alone.shape and torch.allclose(
-        whole, alone, rtol=0, atol=_TOLERANCE * size, equal_nan=True
+        whole, alone, rtol=0, atol=_tolerance(module) * size, equal_nan=True
     )
     if not same:
-        reason = f"the batch is fixed to {batch}, and examples of another one are mixed up"
+        reason = f"{fixed}examples of a batch of {_EXAMPLES} are mixed up"
         raise IrpruneError(reason, mend=_MEND)
+
+
+def _tolerance(module: nn.Module) -> float:
+    kinds = {t.dtype for t in module.state_dict().values() if t.is_floating_point()}
+    return max([_TOLERANCE, *(_ULPS * torch.finfo(kind).eps for kind in kinds)])

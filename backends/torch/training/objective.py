@@ -35,7 +35,10 @@ def logits_of(output: Any, classes: int) -> Tensor:
 
 
 class Objective:
-    """Cross-entropy, mixed with distillation from a teacher where the recipe says so."""
+    """Cross-entropy, mixed with distillation from a teacher where the recipe says so.
+
+    Teacher and student are compared in the outputs that both have.
+    """
 
     def __init__(self, recipe: Recipe, teacher: nn.Module | None, classes: int) -> None:
         how: Distillation = recipe.distillation
@@ -57,10 +60,12 @@ class Objective:
         if self._teacher is None:
             return loss
         with torch.no_grad():
-            wanted = logits_of(self._teacher(x), self._classes).float() / self._temperature
+            wanted = logits_of(self._teacher(x), self._classes).float()
+        shared = min(logits.shape[1], wanted.shape[1])
+        mine, theirs = (each[:, :shared] / self._temperature for each in (logits, wanted))
         distance = functional.kl_div(
-            functional.log_softmax(logits / self._temperature, dim=1),
-            functional.log_softmax(wanted, dim=1),
+            functional.log_softmax(mine, dim=1),
+            functional.log_softmax(theirs, dim=1),
             reduction="sum",
             log_target=True,
         )

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from irprune.atomic import make_folder
 from irprune.backends.torch import to_torch
@@ -87,7 +88,7 @@ class TorchTrainer:
             self._machine,
             first,
             last,
-            None if teacher is None else _trained(teacher, self.fitting(teacher)),
+            None if teacher is None else self._teaching(teacher),
             after_epoch,
             self._log,
             least=max(keep, default=0),
@@ -124,6 +125,15 @@ class TorchTrainer:
         with memory_for(f"a sample of {count} examples", "ask for fewer samples"):
             ((x, y),) = data.batches("train", [Draw(index)], device)
         return x.cpu().numpy(), y.cpu().numpy()
+
+    def _teaching(self, teacher: Model) -> nn.Module:
+        """Return a network of the student's examples, whether or not these are laid out in rows."""
+        try:
+            data = self.fitting(teacher)
+        except IrpruneError as error:
+            reason = f"the teacher does not fit: {error.reason}"
+            raise IrpruneError(reason, file=error.file, mend=error.mend) from error
+        return nn.Sequential(_Reshape(data.shape), _trained(teacher, data))
 
     def fitting(self, model: Model) -> Data:
         """Return the data as the model takes it (IrpruneError: no fit)."""
@@ -162,9 +172,9 @@ def _trained(model: Model, data: Data) -> Lowered:
     """Return the network whose first output are logits (IrpruneError: it takes one batch alone)."""
     module = to_torch(before_softmax(model))
     batch = (dims_of(model.ir.graph.inputs[0]) or [None])[0]
-    if isinstance(batch, int):
-        with naming(model.provenance.path):
-            check_any_batch(module, data.shape, data.classes, batch)
+    with naming(model.provenance.path):
+        fixed = batch if isinstance(batch, int) else None
+        check_any_batch(module, data.shape, data.classes, fixed)
     return module
 
 
@@ -180,6 +190,17 @@ def _check_written_back(model: Model, module: Lowered) -> None:
 def _alone(recipe: Recipe) -> Recipe:
     """Return a recipe without a teacher."""
     return replace(recipe, distillation=Distillation())
+
+
+class _Reshape(nn.Module):
+    """Gives examples their shape."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self._shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(len(x), *self._shape)
 
 
 class _Flat:
