@@ -75,8 +75,8 @@ class Objective:
 class Gradients:
     """Leaves the gradient of a batch's mean loss in the parameters.
 
-    Where the batch does not fit into memory it is split in halves until it does, and the gradients
-    are added up: the same gradient, but BatchNorm sees the parts.
+    Where the batch does not fit into memory it is split until it does, into parts that are as even
+    as can be, and the gradients are added up: the same gradient, but BatchNorm sees the parts.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Gradients:
                 if _LONELY not in str(error):
                     raise
                 reason = "a BatchNorm sees one example at a time, which has no variance"
-                raise IrpruneError(reason, mend="raise train.batch") from error
+                raise IrpruneError(reason, mend=self._company()) from error
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -114,11 +114,11 @@ class Gradients:
 
     def _parts(self, x: Tensor, y: Tensor, total: int) -> Tensor:
         """DDP averages over the processes, hence the factor of their number."""
-        size = self.micro or len(x)
-        parts = list(zip(torch.split(x, size), torch.split(y, size), strict=True))
+        count = -(-len(x) // self.micro) if self.micro else 1
+        parts = zip(x.tensor_split(count), y.tensor_split(count), strict=True)
         whole = torch.zeros((), device=x.device)
         for number, (xs, ys) in enumerate(parts):
-            with self._alone(number < len(parts) - 1):
+            with self._alone(number < count - 1):
                 loss = self._objective(self._module(xs), xs, ys) / total
                 self._fabric.backward(loss * self._fabric.world_size)
             whole += loss.detach()
@@ -129,6 +129,12 @@ class Gradients:
         if not wanted or self._fabric.world_size == 1:
             return nullcontext()
         return self._fabric.no_backward_sync(self._module)  # type: ignore[arg-type]
+
+    def _company(self) -> str:
+        """What gives an example company."""
+        if self.micro is None:
+            return "raise train.batch"
+        return f"take a smaller network or input: memory holds {self.micro} examples at a time"
 
     def _halve(self, size: int, error: RuntimeError) -> None:
         for parameter in self._module.parameters():
