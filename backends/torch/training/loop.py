@@ -141,8 +141,8 @@ class _Loop:
 
     @property
     def _step(self) -> int:
-        """Steps done since the start of the recipe."""
-        return self.progress.epoch * len(self.parts) + self.progress.batch
+        """Steps done since the start of the recipe, whose last epoch may be cut short."""
+        return min(self.progress.epoch * len(self.parts) + self.progress.batch, self.length)
 
     @property
     def _batches_now(self) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch_devices import DEVICES
 
 from irprune.backends.torch.training.data import ArrayData, Augmentation
-from irprune.backends.torch.training.loop import CHECKPOINT, Job, batches_of, seed_of, train
+from irprune.backends.torch.training.loop import CHECKPOINT, Job, train
 from irprune.backends.torch.training.repeatable import repeatable
 from irprune.errors import IrpruneError
 from irprune.recipe import Distillation, Machine, Optimizer, Recipe, Schedule
@@ -174,6 +174,7 @@ def test_the_last_epoch_is_cut_short(tmp_path: Path) -> None:
     recipe = replace(RECIPE, steps=13, schedule=Schedule("poly", unit="steps"))
     rows = train(job(tmp_path / "whole", recipe))
     told = losses(tmp_path / "whole")
+    assert '"step": 13, "epoch": 3' in (tmp_path / "whole" / "log.jsonl").read_text()
     assert [row["step"] for row in told] == list(range(1, 14))
     assert [row["lr"] for row in told] == pytest.approx([0.01 * (1 - t / 13) for t in range(13)])
     machine = replace(CPU, checkpoint_steps=2)
@@ -294,40 +295,6 @@ def test_a_batch_norm_of_one_example_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IrpruneError, match=r"one example at a time.*raise train.batch"):
         train(job(tmp_path, replace(RECIPE, batch=1), flat))
     train(job(tmp_path / "spatial", replace(RECIPE, epochs=1, batch=1)))
-
-
-@pytest.mark.parametrize(
-    ("size", "batch", "processes", "sizes"),
-    [
-        (65, 32, 1, [32, 32]),
-        (66, 32, 1, [32, 32, 2]),
-        (66, 32, 2, [32, 32]),
-        (67, 32, 2, [32, 32]),
-        (68, 32, 2, [32, 32, 4]),
-        (3, 32, 2, [3]),
-        (1, 32, 1, [1]),
-    ],
-)
-def test_no_process_gets_a_single_example(
-    size: int, batch: int, processes: int, sizes: list[int]
-) -> None:
-    assert [end - start for start, end in batches_of(size, batch, processes)] == sizes
-
-
-def test_recipes_steps_and_processes_draw_apart() -> None:
-    """By the lower half of the seed, which is all that torch takes on a CPU."""
-    drawn = {
-        seed_of(replace(RECIPE, seed=seed), step, process) % 2**32
-        for seed in range(4)
-        for step in range(50)
-        for process in range(8)
-    }
-    assert len(drawn) == 4 * 50 * 8
-
-
-def test_batches_reach_every_process() -> None:
-    with pytest.raises(IrpruneError, match="batches of 1 do not reach 2 processes"):
-        batches_of(64, 1, 2)
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
