@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from fractions import Fraction
 from math import cos, floor, pi, tanh
 from typing import Literal
 
@@ -86,20 +87,21 @@ class Schedule:
         Infinite where it is too large a number: training then stops, as it does for any NaN.
         """
         per = 1 if self.unit == "steps" else steps_per_epoch
-        t, total = step / per, epochs * steps_per_epoch / per
-        if t < self.warmup:
+        exact, total = Fraction(step, per), epochs * steps_per_epoch / per
+        if (t := float(exact)) < self.warmup:
             return t / self.warmup
         try:
-            return self._at(t, total)
+            return self._at(exact, total)
         except OverflowError:
             return float("inf")
 
-    def _at(self, t: float, total: float) -> float:
+    def _at(self, exact: Fraction, total: float) -> float:
+        t = float(exact)
         match self.policy:
             case "constant" | "fixed":
                 return 1.0
-            case "step":
-                return float(self.gamma ** floor(t / self.every))
+            case "step":  # of 0.3 / 0.1 as they are written: the floats' quotient is below 3
+                return float(self.gamma ** floor(exact / Fraction(str(self.every))))
             case "multistep":
                 return float(self.gamma ** bisect_right(self.at, t))
             case "exp":
@@ -155,7 +157,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how training runs; the results differ by rounding at most."""
+    """Where and how training runs.
+
+    Results differ by rounding, and by what several processes do: each draws dropout of its own and
+    sees its own part of a batch in BatchNorm; a last batch that leaves one a single example is left
+    out.
+    """
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = 1

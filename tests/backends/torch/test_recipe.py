@@ -43,6 +43,14 @@ def test_policies(schedule: Schedule, step: int, share: float) -> None:
     assert schedule.share(step, 10, 10) == pytest.approx(share)
 
 
+@pytest.mark.parametrize(("every", "per"), [(0.1, 10), (0.7, 10), (0.3, 100), (2, 7)])
+def test_stairs_stand_where_they_are_said_to(every: float, per: int) -> None:
+    """At 0.3 epochs of 0.1 each, the third."""
+    schedule, tenths = Schedule("step", gamma=0.5, every=every), round(10 * every)
+    found = [schedule.share(step, per, 9) for step in range(9 * per)]
+    assert found == [0.5 ** (10 * step // (tenths * per)) for step in range(9 * per)]
+
+
 @pytest.mark.parametrize(
     ("kind", "numbers", "message"),
     [
