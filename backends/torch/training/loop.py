@@ -307,7 +307,13 @@ def seed_of(recipe: Recipe, step: int, process: int = 0) -> int:
 
 
 def identity_of(job: Job) -> str:
-    """What a checkpoint must have been made by: the recipe, the start, the network's shapes."""
+    """What a checkpoint must have been made by: the recipe, the start, the network's shapes.
+
+    Several processes may leave a batch out that one takes: there, the batches of an epoch as well.
+    """
     shapes = [(name, tuple(t.shape)) for name, t in job.module.state_dict().items()]
-    text = repr((job.recipe, job.first, job.data.size("train"), shapes))
-    return hashlib.sha256(text.encode()).hexdigest()
+    size, devices = job.data.size("train"), job.machine.devices
+    made_by: list[object] = [job.recipe, job.first, size, shapes]
+    if devices > 1:
+        made_by.append(len(batches_of(size, job.recipe.batch, devices)))
+    return hashlib.sha256(repr(tuple(made_by)).encode()).hexdigest()
