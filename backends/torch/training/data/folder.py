@@ -21,6 +21,10 @@ _FOLDERS = {"train": ("train",), "test": ("val", "test")}
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 """What Pillow raises on files that are no image, or a damaged one."""
 _Item = tuple[torch.Tensor, int] | IrpruneError
+_Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part."""
+_DEEPEST = 2**16 - 1
+_ASPECTS, _TRIES = (3 / 4, 4 / 3), 10
 _MARGIN = 256 / 224
 """The shorter edge that evaluation resizes to, relative to the square it then cuts out."""
 
@@ -39,8 +43,8 @@ class FolderData:
         if find_spec("PIL") is None:
             raise IrpruneError("image folders need Pillow", mend="pip install pillow")
         folders = {split: _folder(root, names) for split, names in _FOLDERS.items()}
-        names = sorted(p.name for p in folders["train"].iterdir() if p.is_dir())
-        strange = {p.name for p in folders["test"].iterdir() if p.is_dir()} - set(names)
+        names, tested = (_classes(folder) for folder in folders.values())
+        strange = set(tested) - set(names)
         if not names or strange:
             reason = (
                 f"classes {sorted(strange)} are not in train" if strange else "no class folders"
@@ -48,6 +52,10 @@ class FolderData:
             raise IrpruneError(reason, file=root)
         self._roots = folders
         self._files = {split: _listed(folder, names) for split, folder in folders.items()}
+        bare = sorted(set(range(len(names))) - {label for _, label in self._files["train"]})
+        if bare:
+            reason = f"class {names[bare[0]]} has no images to train on"
+            raise IrpruneError(reason, file=folders["train"] / names[bare[0]], mend="fill or remove it")
         self.classes = len(names)
         self.shape = (3, size, size)
         self.file = str(root)
@@ -105,7 +113,7 @@ class _Images(Dataset[_Item]):
         path, label = self.files[index]
         try:
             with Image.open(path) as opened:
-                image = opened.convert("RGB")
+                image = _rgb(opened)
         except (*_BROKEN, Image.DecompressionBombError) as error:
             return IrpruneError(f"cannot decode: {error}", file=path, mend="replace or remove it")
         image = self._centre(image) if seed is None else self._random(image, (seed, index))
@@ -113,26 +121,54 @@ class _Images(Dataset[_Item]):
         return torch.from_numpy(np.ascontiguousarray(pixels)), label
 
     def _centre(self, image: Any) -> Any:
-        scale = self.side * _MARGIN / min(image.size)
-        width, height = (max(self.side, round(n * scale)) for n in image.size)
-        left, top = (width - self.side) // 2, (height - self.side) // 2
-        return image.resize((width, height)).crop((left, top, left + self.side, top + self.side))
+        """Cut first, then resize: the whole of a long and narrow picture would grow huge."""
+        edge = min(image.size) / _MARGIN
+        return image.resize((self.side, self.side), box=_middle(image.size, edge, edge))
 
     def _random(self, image: Any, seed: tuple[int, int]) -> Any:
-        """Cut out 8 to 100 % at an aspect of 3/4 to 4/3 (Szegedy et al. 2015); flip half."""
+        """Cut out a random part; flip half."""
         from PIL import Image
 
         random = np.random.default_rng(seed)
-        area = image.width * image.height * random.uniform(0.08, 1)
-        aspect = np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
-        width = min(image.width, max(1, round((area * aspect) ** 0.5)))
-        height = min(image.height, max(1, round((area / aspect) ** 0.5)))
-        left = random.integers(0, image.width - width + 1)
-        top = random.integers(0, image.height - height + 1)
-        box = (int(left), int(top), int(left + width), int(top + height))
-        image = image.resize((self.side, self.side), box=box)
+        image = image.resize((self.side, self.side), box=random_part(image.size, random))
         flip = Image.Transpose.FLIP_LEFT_RIGHT
         return image.transpose(flip) if random.random() < 0.5 else image
+
+
+def _rgb(image: Any) -> Any:
+    """Return a picture in 8 bits; 16 of grey are scaled (ValueError: numbers are no pixels)."""
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("floats, whose range nothing tells")
+    if not image.mode.startswith("I"):
+        return image.convert("RGB")
+    deep = np.asarray(image)
+    if deep.min() < 0 or deep.max() > _DEEPEST:
+        raise ValueError(f"grey of {deep.min()} to {deep.max()}, which is more than 16 bits")
+    return Image.fromarray(np.rint(deep * (255 / _DEEPEST)).astype(np.uint8)).convert("RGB")
+
+
+def random_part(size: tuple[int, int], random: np.random.Generator) -> _Box:
+    """Draw 8 to 100 % of an area at an aspect of 3/4 to 4/3 (Szegedy et al. 2015).
+
+    Where ten tries do not fit, it is the largest part in the middle that keeps to the aspect.
+    """
+    low, high = _ASPECTS
+    for _ in range(_TRIES):
+        area = size[0] * size[1] * random.uniform(0.08, 1)
+        aspect = np.exp(random.uniform(np.log(low), np.log(high)))
+        width, height = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+        if 0 < width <= size[0] and 0 < height <= size[1]:
+            left = int(random.integers(0, size[0] - width + 1))
+            top = int(random.integers(0, size[1] - height + 1))
+            return left, top, left + width, top + height
+    return _middle(size, min(size[0], size[1] * high), min(size[1], size[0] / low))
+
+
+def _middle(size: tuple[int, int], width: float, height: float) -> _Box:
+    left, top = (size[0] - width) / 2, (size[1] - height) / 2
+    return left, top, left + width, top + height
 
 
 def _stacked(items: list[_Item]) -> tuple[torch.Tensor, torch.Tensor] | IrpruneError:
@@ -151,12 +187,19 @@ def _folder(root: Path, names: tuple[str, ...]) -> Path:
     raise IrpruneError(f"no folder {' or '.join(names)} here", file=root)
 
 
+def _classes(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
 def _listed(folder: Path, names: list[str]) -> list[tuple[Path, int]]:
+    """Return images and their classes; what is hidden, as by a desktop or a notebook, is none."""
     found = [
         (path, label)
         for label, name in enumerate(names)
         for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in _SUFFIXES and path.is_file()
+        if path.suffix.lower() in _SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     if not found:
         raise IrpruneError("no images", file=folder, mend=f"known: {', '.join(_SUFFIXES)}")
