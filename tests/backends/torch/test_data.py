@@ -279,6 +279,22 @@ def test_a_short_idx_file_is_corrupt(tmp_path: Path, cut: int) -> None:
         open_data("mnist", tmp_path)
 
 
+@pytest.mark.parametrize("shape", [(1,) * 70, (0, 2**32 - 1, 2**32 - 1), (2**32 - 1,) * 3])
+def test_a_header_beyond_all_arrays_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    head = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes()
+    path = mnist(tmp_path) / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(head + bytes(len(shape) == 70)))
+    with pytest.raises(IrpruneError, match=rf"{path.name}: (not an idx file|corrupt)"):
+        open_data("mnist", tmp_path)
+
+
+def test_a_folder_in_place_of_records_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data_batch_1.bin").mkdir()
+    (tmp_path / "test_batch.bin").write_bytes(bytes(3073))
+    with pytest.raises(IrpruneError, match=r"data_batch_1.bin: cannot read: Is a directory"):
+        open_data("cifar10", tmp_path)
+
+
 def test_examples_must_fit_the_model() -> None:
     data = ArrayData(**arrays())
     assert not check_fit(data, (3, 8, 8), 4)

@@ -22,6 +22,7 @@ _IDX = {
     "x_test": "t10k-images-idx3-ubyte",
     "y_test": "t10k-labels-idx1-ubyte",
 }
+_MOST_AXES = 3
 _CIFAR_RECORD = 1 + 3 * 32 * 32
 
 
@@ -44,12 +45,13 @@ def _read_idx(folder: Path, stem: str) -> NDArray[np.uint8]:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise IrpruneError(f"corrupt: {error}", file=path, mend="fetch the file again") from error
-    if len(raw) < 4 or raw[:3] != b"\0\0\x08":
-        raise IrpruneError("not an idx file of bytes", file=path)
-    whole = len(raw) >= 4 + 4 * raw[3]
-    shape = np.frombuffer(raw, ">u4", raw[3], 4).tolist() if whole else []
-    data = raw[4 + 4 * raw[3] :]
-    if not shape or len(data) != prod(shape):
+    if len(raw) < 4 or raw[:3] != b"\0\0\x08" or not 0 < raw[3] <= _MOST_AXES:
+        raise IrpruneError(f"not an idx file of bytes of 1 to {_MOST_AXES} axes", file=path)
+    rank = raw[3]
+    whole = len(raw) >= 4 + 4 * rank
+    shape = np.frombuffer(raw, ">u4", rank, 4).tolist() if whole else []
+    data = raw[4 + 4 * rank :]
+    if not shape or not data or len(data) != prod(shape):
         reason = f"corrupt: {len(data)} bytes where its header says {shape}"
         raise IrpruneError(reason, file=path, mend="fetch the file again")
     return np.frombuffer(data, np.uint8).reshape(shape)
@@ -76,7 +78,10 @@ def read_cifar10(path: Path) -> Arrays:
 
 
 def _read_records(path: Path) -> NDArray[np.uint8]:
-    raw = np.fromfile(path, np.uint8)
+    try:
+        raw = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise IrpruneError(f"cannot read: {error.strerror}", file=path) from error
     if not len(raw) or len(raw) % _CIFAR_RECORD:
         raise IrpruneError(f"not a whole number of {_CIFAR_RECORD}-byte records", file=path)
     return raw.reshape(-1, _CIFAR_RECORD)

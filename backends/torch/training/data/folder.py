@@ -55,7 +55,9 @@ class FolderData:
         bare = sorted(set(range(len(names))) - {label for _, label in self._files["train"]})
         if bare:
             reason = f"class {names[bare[0]]} has no images to train on"
-            raise IrpruneError(reason, file=folders["train"] / names[bare[0]], mend="fill or remove it")
+            raise IrpruneError(
+                reason, file=folders["train"] / names[bare[0]], mend="fill or remove it"
+            )
         self.classes = len(names)
         self.shape = (3, size, size)
         self.file = str(root)
