@@ -140,6 +140,10 @@ def test_a_fingerprint_tells_arrays_apart_wherever_they_lie(tmp_path: Path) -> N
         ({"x_train": np.full((20, 3, 8, 8), 1e300)}, "infinite in float32"),
         ({"y_train": np.full(20, 2**63 + 1, np.uint64)}, r"y_train\[0\] = 9223372036854775809"),
         ({"y_train": np.arange(20).astype("m8[s]")}, "not class numbers"),
+        (
+            {"x_test": np.full((6, 3, 8, 8), 255.0)},
+            "x_train uint8 and x_test float32, .* 255: uint8",
+        ),
     ],
 )
 def test_bad_arrays_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -51,18 +51,21 @@ class ArrayData:
         file: object = None,
     ) -> None:
         self.file = file = None if file is None else str(file)
-        self._x = {"train": _examples(x_train, "x_train", file)}
+        self._x: dict[Split, torch.Tensor] = {"train": _examples(x_train, "x_train", file)}
         self._x["test"] = _examples(x_test, "x_test", file)
         if x_train.shape[1:] != x_test.shape[1:]:
             reason = f"x_train holds {x_train.shape[1:]}, x_test {x_test.shape[1:]}"
             raise IrpruneError(reason, file=file)
-        labels = {
+        _check_scales(self._x, file)
+        labels: dict[Split, NDArray[np.int64]] = {
             "train": check_labels(y_train, len(x_train), "y_train", file),
             "test": check_labels(y_test, len(x_test), "y_test", file),
         }
         self.classes = int(max(y.max() for y in labels.values())) + 1
         self.shape = tuple(x_train.shape[1:])
-        self._y = {split: torch.from_numpy(y) for split, y in labels.items()}
+        self._y: dict[Split, torch.Tensor] = {
+            split: torch.from_numpy(y) for split, y in labels.items()
+        }
         self._augmentation = augmentation or Augmentation()
         if self._augmentation != Augmentation() and len(self.shape) != 3:
             raise IrpruneError("crop and flip need images (n, C, H, W)", file=file)
@@ -152,6 +155,16 @@ def _parts(arrays: Sequence[NDArray[np.int64]], device: torch.device) -> Sequenc
         return ()
     whole = torch.from_numpy(np.concatenate(arrays)).to(device)
     return torch.split(whole, [len(array) for array in arrays])
+
+
+def _check_scales(examples: dict[Split, torch.Tensor], file: str | None) -> None:
+    """Raise IrpruneError where one split holds pixels up to 255 and the other one up to 1."""
+    floats = [x for x in examples.values() if x.dtype != torch.uint8]
+    if len(floats) == 1 and floats[0].numel() and floats[0].max() > 1:
+        kinds = " and ".join(f"x_{split} {x.dtype}" for split, x in examples.items())
+        reason = f"{kinds}, of up to {float(floats[0].max()):g}: uint8 alone is divided by 255"
+        mend = "store both as uint8, or both as floats"
+        raise IrpruneError(reason.replace("torch.", ""), file=file, mend=mend)
 
 
 def _examples(x: NDArray[Any], what: str, file: str | None) -> torch.Tensor:
