@@ -45,7 +45,8 @@ def from_factory(
         if isinstance(made, dict) and set(made) == set(_PARTS):
             arrays = {key: np.asarray(value) for key, value in made.items()}
             return ArrayData(**arrays, mean=mean, std=std, augmentation=augmentation, file=spec)
-    if not all(hasattr(made, part) for part in ("classes", "shape", "size", "batches")):
+        whole = all(hasattr(made, part) for part in ("classes", "shape", "size", "batches"))
+    if not whole:
         reason = f"the factory returned {type(made).__name__}"
         raise IrpruneError(reason, file=spec, mend=f"return a Data, or {', '.join(_PARTS)}")
     if augmentation != Augmentation() or mean is not None or std is not None:
@@ -78,18 +79,26 @@ class _Checked:
 
     def __init__(self, data: Data, spec: str) -> None:
         self._data, self.file = data, spec
-        self.classes, self.shape = data.classes, tuple(data.shape)
+        with _by_user("the data", spec):
+            classes, lengths = data.classes, tuple(data.shape)
+        self.classes = self._whole("classes", classes)
+        self.shape = tuple(self._whole("a length in shape", length) for length in lengths)
         for split in ("train", "test"):
             if self.size(split) < 1:
                 raise IrpruneError(f"the data has no examples to {split} on", file=spec)
 
     def size(self, split: Split) -> int:
         with _by_user("the data", self.file):
-            return self._data.size(split)
+            size = self._data.size(split)
+        return self._whole(f"the size of {split}", size)
 
     def content_hash(self) -> str | None:
         with _by_user("the data", self.file):
-            return self._data.content_hash() if isinstance(self._data, Hashed) else None
+            found: object = self._data.content_hash() if isinstance(self._data, Hashed) else None
+        if found is None or isinstance(found, str):
+            return found
+        mend = "return a text, or None"
+        raise IrpruneError(f"content_hash is {found!r}, no text", file=self.file, mend=mend)
 
     def batches(
         self, split: Split, draws: Iterable[Draw], device: torch.device
@@ -103,6 +112,12 @@ class _Checked:
                 yield x, y
         if done < len(draws):
             raise IrpruneError(f"the data has {done} batches for {len(draws)}", file=self.file)
+
+    def _whole(self, what: str, number: object) -> int:
+        if isinstance(number, int | np.integer) and number >= 0:
+            return int(number)
+        reason = f"{what} is {number!r}, no whole number from 0"
+        raise IrpruneError(reason, file=self.file, mend="mend the Data")
 
     def _check(self, x: Any, y: Any, count: int, device: torch.device) -> None:
         for what, found, kind, shape in (
