@@ -19,10 +19,10 @@ from irprune.model import Model
 
 
 class TorchDifferentiator:
-    """A `Differentiator` that lowers the model, once for as long as it is asked about the same."""
+    """A `Differentiator` that lowers the model, once for as long as it and its weights stay."""
 
     def __init__(self) -> None:
-        self._last: tuple[Model, Lowered] | None = None
+        self._last: tuple[list[object], Lowered] | None = None
 
     def gradients(
         self,
@@ -61,8 +61,9 @@ class TorchDifferentiator:
         return {name: _pair(tensor) for name, tensor in found.items()}
 
     def _lowered(self, model: Model) -> Lowered:
-        if self._last is None or self._last[0] is not model:
-            self._last = model, to_torch(before_softmax(model), inplace=False)
+        parts = [model, *model.tensors().values()]  # held, so that no other one takes their place
+        if self._last is None or list(map(id, self._last[0])) != list(map(id, parts)):
+            self._last = parts, to_torch(before_softmax(model), inplace=False)
         return self._last[1]
 
 
