@@ -39,7 +39,7 @@ from irprune.shapes import infer
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from accuracy import MEAN, SHARED, STD, THEIRS, bisected
 from cifar_resnet import BLOCKS, load_resnet
-from iterate_table import spread
+from iterate_report import spread
 from train_speed import hardware
 from zoo_export import matching
 
