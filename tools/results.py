@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from irprune.atomic import write_text
+from irprune.atomic import make_folder, write_text
+from irprune.errors import IrpruneError
 from irprune.host import cpu
 
 Row = dict[str, Any]
@@ -40,6 +41,24 @@ def kept(path: Path) -> Rows:
 def keep(path: Path, rows: Rows) -> None:
     """Write all rows."""
     write_text(path, json.dumps(rows, indent=1) + "\n")
+
+
+def claim(path: Path, options: Row) -> None:
+    """Let the folder of a file hold what is measured by some options, which it tells from then on.
+
+    Folders of before told less: what they leave out is as now, and was in 32-true.
+
+    Raises:
+        IrpruneError: the folder holds what was measured by others.
+    """
+    folder = path.parent
+    used = folder.is_dir() and any(folder.iterdir())
+    told = json.loads(path.read_text()) if path.is_file() else {}
+    if used and options | {"precision": "32-true"} | told != options:
+        mend = "choose another folder with --runs, or the options of before"
+        raise IrpruneError("holds results of other options", file=path, mend=mend)
+    make_folder(folder)
+    write_text(path, json.dumps(options, indent=1) + "\n")
 
 
 def publish(text: str, out: Path | None) -> None:

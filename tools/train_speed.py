@@ -31,6 +31,7 @@ from zoo_models import networks, photos
 from zoo_weights import randomise
 
 import irprune
+from irprune.atomic import write_text
 from irprune.backends.ort.machine import describe
 
 MODELS = ["resnet50", "mobilenet_v2", "densenet121", "vgg16", "vit_b_16"]
@@ -178,10 +179,10 @@ def main() -> None:
             continue
         row = measure(name, options)
         rows.append(row)
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        write_text(options.json, json.dumps(rows, indent=1) + "\n")
         print(table([row]).splitlines()[-1], flush=True)
     if options.out:
-        options.out.write_text(document(rows))
+        write_text(options.out, document(rows))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def test_imagenet_runs_on_two_images(tmp_path: Path, photos: Path) -> None:
         assert 0 < row["params"] < whole["params"]
         assert 0 < row["model_step_s"] <= whole["model_step_s"]
         assert row["step_s"] > 0
-    text = tpu_vgg.document("imagenet", study, runs.records(), [])
+    text = tpu_vgg.document("imagenet", study, runs.records(), [], [0])
     assert "epochs 1 instead of 100" in text
     assert "training images 4 instead of all" in text
     assert "| 50% |" in text and "Unfinished" not in text
@@ -147,4 +147,33 @@ def test_a_stopped_study_goes_on(
     changed = replace(study, network=replace(study.network, hidden=64))
     with pytest.raises(IrpruneError, match="other options"):
         Runs(changed, tmp_path / "a", pictures).run([0])
-    assert json.loads((tmp_path / "a" / "study.json").read_text()) == study.identity()
+    told = json.loads((tmp_path / "a" / "study.json").read_text())
+    assert study.identity() | {"examples": told["examples"]} == told
+
+
+def test_what_is_asked_for_is_counted_alone() -> None:
+    """Not what a folder holds of other seeds and ratios besides."""
+    study = tiny("cifar10")
+
+    def rows(seed: int, ratio: float) -> list[Record]:
+        return [{"curve": curve, "ratio": ratio, "seed": seed} for curve in tpu_study.CURVES]
+
+    done = [{"curve": "original", "ratio": 0.0, "seed": 0}, *rows(0, 0.5)[:2]]
+    other = rows(0, 0.3) + rows(1, 0.5)
+    assert tpu_vgg.progress(study, done + other, [0]) == (3, 4)
+    assert tpu_vgg.progress(study, done + other, [0, 1]) == (6, 8)
+
+
+@pytest.mark.parametrize("change", ["precision", "data"])
+def test_a_study_goes_on_as_it_began(tmp_path: Path, pictures: Path, change: str) -> None:
+    study, runs = tiny("cifar10"), tmp_path / "runs"
+    with pytest.raises(OutOfTime):
+        Runs(study, runs, pictures, end=0).run([0])
+    if change == "precision":
+        study = replace(study, machine=replace(study.machine, precision="bf16-mixed"))
+    else:
+        with np.load(pictures) as found:
+            np.savez(tmp_path / "p.npz", **{name: found[name][::-1] for name in found})
+        pictures = tmp_path / "p.npz"
+    with pytest.raises(IrpruneError, match="other options"):
+        Runs(study, runs, pictures, end=0).run([0])

@@ -29,7 +29,7 @@ from torch import nn
 import irprune
 from irprune.atomic import write_text
 from irprune.backends.torch.training.data import Augmentation, open_data
-from irprune.backends.torch.training.loop import fabric_of
+from irprune.backends.torch.training.loop import CHECKPOINT, fabric_of
 from irprune.backends.torch.training.trainer import TorchTrainer
 from irprune.cost import CostModel, Costs
 from irprune.model import Model
@@ -40,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from accuracy import MEAN, SHARED, STD, THEIRS, bisected
 from cifar_resnet import BLOCKS, load_resnet
 from iterate_report import spread
+from results import claim
 from train_speed import hardware
 from zoo_export import matching
 
@@ -128,7 +129,7 @@ def tuned(make: Callable[[], Model], folder: Path, trainer: TorchTrainer, full: 
     start = folder / "pruned.onnx"
     if not start.exists():
         make().save(start)
-    model = irprune.load(start)
+    model, resumed = irprune.load(start), (folder / CHECKPOINT).exists()
     before, begun = trainer.score(model).accuracy, time.monotonic()
     fitted = trainer.fit(model, folder)
     record = {
@@ -136,12 +137,12 @@ def tuned(make: Callable[[], Model], folder: Path, trainer: TorchTrainer, full: 
         "params": costs(model).params,
         "pruned": before,
         "tuned": fitted.score.accuracy,
-        "seconds": time.monotonic() - begun,
+        "seconds": None if resumed else time.monotonic() - begun,  # nobody timed what came before
         "hardware": hardware(fabric_of(Machine()).device),
     }
     model.save(folder / "tuned.onnx")
     write_text(done, json.dumps(record, indent=1) + "\n")
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     return record
 
 
@@ -191,13 +192,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the page and the rows here")
     options = parser.parse_args()
     model = imported(load_resnet(options.net, SHARED))
-    full, original = costs(model).macs, trainer(options, 0).score(model).accuracy
+    judge = trainer(options, 0)
+    full, original = costs(model).macs, judge.score(model).accuracy
     how = makers(options.net, options.keep)
     rows: dict[str, list[Record]] = {}
     budget = f"{options.net}-{options.keep}-{options.epochs}-{options.lr}-{options.batch}"
+    runs = options.runs / budget
+    claim(runs / "budget.json", {"precision": options.precision, "examples": judge.fingerprint()})
     for seed in options.seeds:
         for name in matching(how, options.rows):
-            folder = options.runs / budget / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
+            folder = runs / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
             record = tuned(how[name], folder, trainer(options, seed), full)
             rows.setdefault(name, []).append(record)
             print(name, seed, record, file=sys.stderr, flush=True)

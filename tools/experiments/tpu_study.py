@@ -27,6 +27,7 @@ from irprune.atomic import write_text
 from irprune.backends.ort.machine import describe
 from irprune.backends.ort.memory import Memory
 from irprune.backends.torch.training.data import Augmentation, Data, Draw, Split, open_data
+from irprune.backends.torch.training.data.source import Hashed, fingerprint
 from irprune.backends.torch.training.loop import fabric_of
 from irprune.backends.torch.training.optim import make_optimizer
 from irprune.backends.torch.training.trainer import TorchTrainer
@@ -40,6 +41,7 @@ from irprune.shapes import infer
 from irprune.tables import read_tables
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from results import claim
 from tpu_curves import BLOCKS, training_cost
 
 Record = dict[str, Any]
@@ -91,7 +93,7 @@ class Study:
 
     def identity(self) -> Record:
         """What decides the results of a job, besides its curve, its ratio and its seed."""
-        found = asdict(self)
+        found = asdict(self) | {"precision": self.machine.precision}
         del found["machine"], found["train"]["seed"], found["sweep"]["ratios"]
         return json.loads(json.dumps(found))
 
@@ -153,6 +155,9 @@ class First:
         most = self.images if split == "train" else self.tested
         return self.whole.size(split) if most is None else min(most, self.whole.size(split))
 
+    def content_hash(self) -> str | None:
+        return self.whole.content_hash() if isinstance(self.whole, Hashed) else None
+
     def batches(self, split: Split, draws: Iterable[Draw], device: torch.device) -> Iterator[Any]:
         return self.whole.batches(split, draws, device)
 
@@ -170,8 +175,9 @@ class Runs:
 
     def run(self, seeds: Iterable[int]) -> None:
         """Do the jobs that are not done yet (OutOfTime)."""
-        self._claim()
         data = self._open()
+        options = self.study.identity() | {"examples": fingerprint(data)}
+        claim(self.folder / "study.json", options)
         for seed in seeds:
             recipe = replace(self.study.train, seed=seed)
             trainer = TorchTrainer(data, recipe, self.study.machine, self.log)
@@ -184,15 +190,6 @@ class Runs:
         """Return what is done, of all seeds."""
         found = sorted(self.folder.glob("*/*/record.json"))
         return [json.loads(path.read_text()) for path in found]
-
-    def _claim(self) -> None:
-        path, mine = self.folder / "study.json", self.study.identity()
-        if not path.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(mine, indent=1) + "\n")
-        elif json.loads(path.read_text()) != mine:
-            mend = "choose another folder with --runs, or the options of before"
-            raise irprune.IrpruneError("holds a study with other options", file=path, mend=mend)
 
     def _open(self) -> Data:
         table, sweep = self.study.data, self.study.sweep

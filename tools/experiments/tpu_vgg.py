@@ -21,11 +21,14 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tpu_study import CURVES, OutOfTime, Record, Runs, Study, read_study
+
+from irprune.atomic import write_text
 
 HERE = Path(__file__).parent
 STUDIES = ("cifar10", "imagenet")
@@ -157,13 +160,22 @@ def findings(rows: list[Record], name: str) -> list[str]:
     return lines
 
 
-def document(name: str, study: Study, rows: list[Record], figures: Sequence[str]) -> str:
-    """Return the page of a study."""
+def progress(study: Study, rows: list[Record], seeds: Sequence[int]) -> tuple[int, int]:
+    """Return how many of the trainings that a study and seeds ask for are done, and of how many."""
+    ratios = [round(ratio, 6) for ratio in study.sweep.ratios]
+    wanted = {("original", 0.0, seed) for seed in seeds} | set(product(CURVES, ratios, seeds))
+    return len(wanted & {(row["curve"], row["ratio"], row["seed"]) for row in rows}), len(wanted)
+
+
+def document(
+    name: str, study: Study, rows: list[Record], figures: Sequence[str], asked: Sequence[int]
+) -> str:
+    """Return the page of a study, of which some seeds are asked for."""
     short = changes(study, shipped(name))
     seeds = sorted({row["seed"] for row in rows})
     places = sorted({f"{row['hardware']}, {row['threads']} threads" for row in rows})
     device = study.sweep.device
-    jobs = len(seeds) * (1 + len(CURVES) * len(study.sweep.ratios))
+    done, jobs = progress(study, rows, asked)
     optimizer = study.train.optimizer
     lines = [
         f"# VGG-16 by pruned ratio: {name}",
@@ -177,11 +189,7 @@ def document(name: str, study: Study, rows: list[Record], figures: Sequence[str]
         f"name. Seeds: {', '.join(map(str, seeds))}. Reloaded networks have been trained twice.",
         "",
         *([f"**Shortened**: {', '.join(short)}.", ""] if short else []),
-        *(
-            [f"Unfinished: {len(rows)} of {jobs} trainings are done.", ""]
-            if len(rows) < jobs
-            else []
-        ),
+        *([f"Unfinished: {done} of {jobs} trainings are done.", ""] if done < jobs else []),
         f"Pruned are the channels of the convolutions, "
         f"{'the same ratio in each' if study.sweep.scope == 'local' else 'ranked over all'}. "
         "Memory and step: of training steps after the last epoch, in a process of its own "
@@ -298,12 +306,12 @@ def main() -> None:
         return
     options.out.mkdir(parents=True, exist_ok=True)
     figures = draw(options.study, study, rows, options.out)
-    text = document(options.study, study, rows, figures)
+    text = document(options.study, study, rows, figures, options.seeds)
     print(text)
     stem = options.out / f"tpu-vgg-{options.study}"
-    stem.with_suffix(".md").write_text(text)
+    write_text(stem.with_suffix(".md"), text)
     found = {"study": study.identity(), "rows": rows}
-    stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    write_text(stem.with_suffix(".json"), json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
