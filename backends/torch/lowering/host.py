@@ -73,7 +73,7 @@ def _pointwise(function: Callable[..., Any]) -> HostRule:
 
         def one(*items: Any) -> Any:
             run = any(isinstance(item, fx.Node) for item in items)
-            made = low.call(function, *items) if run else function(*items)
+            made: Any = low.call(function, *items) if run else function(*items)
             if not rounded:
                 return made
             return low.call(single, made) if run else single(made)
