@@ -22,7 +22,7 @@ _MEND = "export the model with a dynamic batch, inside too"
 def check_any_batch(
     module: nn.Module, shape: tuple[int, ...], classes: int, batch: int | None
 ) -> None:
-    """Raise IrpruneError unless three examples give what each of them gives alone.
+    """Raise IrpruneError unless three examples fit, and give what each of them gives alone.
 
     Args:
         module: the network, in train or eval mode; it is tried in eval mode.
@@ -39,7 +39,8 @@ def check_any_batch(
             alone = torch.cat([logits_of(module(one), classes) for one in torch.split(x, 1)])
     except (RuntimeError, IndexError, ValueError) as error:
         if is_out_of_memory(error):
-            raise
+            reason = f"{_EXAMPLES} examples do not fit into memory"
+            raise IrpruneError(reason, mend="take a smaller network or input") from error
         said = (str(error).splitlines() or ["?"])[0]
         reason = f"{fixed}a batch of {_EXAMPLES} does not pass: {said}"
         raise IrpruneError(reason, mend=_MEND) from error

@@ -26,3 +26,13 @@ def test_one_step_of_a_half_type_is_no_other_result() -> None:
     check_any_batch(_Rounding(torch.bfloat16), (6,), 4, None)
     with pytest.raises(IrpruneError, match="^examples of a batch of 3 are mixed up"):
         check_any_batch(_Rounding(torch.float32), (6,), 4, None)
+
+
+class _Large(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_memory_that_runs_out_is_no_fixed_batch() -> None:
+    with pytest.raises(IrpruneError, match="^3 examples do not fit into memory"):
+        check_any_batch(_Large(), (6,), 4, 2)
