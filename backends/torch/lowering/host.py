@@ -61,6 +61,8 @@ def truncated(a: Any, b: Any) -> Any:
 
 def single(number: float) -> float:
     """Round to float32, that is to 24 bits; by functions on which torch.compile takes no symbol."""
+    if not math.isfinite(number):  # what a mask is made of
+        return number
     fraction, exponent = math.frexp(number)
     return math.ldexp(round(fraction * 2**24), exponent - 24)
 

@@ -82,6 +82,13 @@ class FrozenBatchNorm(nn.Module):
         return f"eps={self.eps}"
 
 
+class GroupNorm(nn.GroupNorm):
+    """As torch's, which refuses groups of one element: these come to the bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def group_norm(
     x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, per_group: bool
 ) -> Tensor:

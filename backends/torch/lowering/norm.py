@@ -41,7 +41,7 @@ def _batch_norm(low: Lowering, node: ir.Node) -> fx.Node:
     rank = low.rank(low.input(node, 0))
     if low.rank(held["running_mean"]) != 1:
         raise Unsupported("its statistics are of places, not of channels (spatial = 0)")
-    kinds = {value.dtype for value in node.inputs if value is not None}
+    kinds = {value.dtype for value in node.inputs if value is not None} - {None}
     if len(kinds) > 1:
         raise Unsupported(f"its inputs are of {' and '.join(sorted(map(str, kinds)))}")
     (features,) = low.dims(held["running_mean"])
@@ -123,9 +123,8 @@ def _group_norm(low: Lowering, node: ir.Node) -> fx.Node:
     groups, eps = low.integer(node, "num_groups", 1), low.real(node, "epsilon", 1e-5)
     per_group = low.opset < _PER_CHANNEL_SINCE
     (length,) = low.dims(weight)
-    wide = groups != length  # torch's refuses groups of one element, which come to the bias
-    if wide and not per_group and low.held(weight) and low.held(bias) and isinstance(length, int):
-        layer = nn.GroupNorm(groups, length, eps, device="meta")
+    if not per_group and low.held(weight) and low.held(bias) and isinstance(length, int):
+        layer = layers.GroupNorm(groups, length, eps, device="meta")
         return low.layer(node, layer, tensors(weight, bias), low.data(node))
     return low.call(
         layers.group_norm, low.data(node), groups, low.tensor(weight), low.tensor(bias), eps,

@@ -44,8 +44,9 @@ def _max_pool(low: Lowering, node: ir.Node) -> fx.Node | tuple[fx.Node, ...]:
         raise Unsupported(f"its kernel has {spatial} axes")
     if low.text(node, "auto_pad", "NOTSET").startswith("SAME") and any(n != 1 for n in dilations):
         raise Unsupported("its kernel is dilated, which runtimes leave out of automatic pads")
-    kind = low.dtype(low.input(node, 0))
-    least = -torch.inf if kind.is_floating_point else torch.iinfo(kind).min
+    held = low.input(node, 0)
+    whole = held is not None and held.dtype is not None and not held.dtype.is_floating_point()
+    least = torch.iinfo(low.dtype(held)).min if whole else -torch.inf
     x, pads = window(low, node, low.data(node), kernel, least)
     if any(2 * pad > size for pad, size in zip(pads, kernel, strict=True)):
         x = low.call(functional.pad, x, torch_pads(pads, pads), value=least)

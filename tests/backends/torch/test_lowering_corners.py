@@ -106,6 +106,12 @@ LENGTHS: dict[str, Build] = {
         )
         for kind in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
     },
+    "a mask by a length": lambda net: net.op(
+        "Where",
+        net.op("Greater", _side(net), net.constant(np.array(20, np.int64))),
+        _scalar(net, 0.0),
+        _scalar(net, -np.inf),
+    ),
     "a length of rank 1 and a scalar": lambda net: net.op(
         "Mul",
         _wide(net, net.op("Slice", _shape(net, "N", 3), net.ints(0), net.ints(1))),
@@ -411,3 +417,13 @@ def test_a_weight_may_be_called_as_a_setting_of_its_layer(name: str) -> None:
     proto = net.proto(y)
     _check(proto, name)
     assert set(to_torch(Model.from_proto(proto)).state_dict()) == {*held, f"bn.{name}"}
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_groups_of_one_place_come_to_the_bias(groups: int) -> None:
+    net = Net(21)
+    weights = [net.weight(4, name=f"gn.{name}") for name in ("weight", "bias")]
+    y = net.op("GroupNormalization", net.input(2, 4, 1, 1), *weights, num_groups=groups)
+    _check(net.proto(y), str(groups))
+    module = to_torch(Model.from_proto(net.proto(y)))
+    assert isinstance(module.get_submodule("gn"), torch.nn.GroupNorm)
