@@ -298,7 +298,7 @@ def test_corners_of_ops(case: str) -> None:
 
 def test_a_constant_softmax_takes_all_axes_before_opset_13() -> None:
     net = Net(11)
-    mask = net.op("Softmax", net.weight(2, 3, 3))
+    mask = net.op("Softmax", net.constant(np.eye(3, dtype=np.float32)[None]))
     _check(net.proto(net.op("Add", net.input(2, 3, 3), mask)), "Softmax-11")
 
 
@@ -423,7 +423,7 @@ def test_a_weight_may_be_called_as_a_setting_of_its_layer(name: str) -> None:
 def test_groups_of_one_place_come_to_the_bias(groups: int) -> None:
     net = Net(21)
     weights = [net.weight(4, name=f"gn.{name}") for name in ("weight", "bias")]
-    y = net.op("GroupNormalization", net.input(2, 4, 1, 1), *weights, num_groups=groups)
+    y = net.op("GroupNormalization", net.input(1, 4, 1, 1), *weights, num_groups=groups)
     _check(net.proto(y), str(groups))
     module = to_torch(Model.from_proto(net.proto(y)))
     assert isinstance(module.get_submodule("gn"), torch.nn.GroupNorm)
