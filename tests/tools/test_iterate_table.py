@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "experiments"))
-from iterate_report import METHODS, Record, Runs, gathered, going_on, methods_of, page, speedups
+from iterate_report import (
+    METHODS,
+    Record,
+    Runs,
+    gathered,
+    going_on,
+    methods_of,
+    page,
+    speedups,
+    title,
+)
 from iterate_table import config_of
 
 
@@ -44,6 +54,10 @@ IAP = rounds((0.70, 1, 100), (0.70, 2, 50), (0.698, 5, 20), (0.50, 9, 10))
 AIAP = rounds((0.70, 1, 100), (0.70, 3, 30))
 
 
+def asked_of(runs: Path, known: Path | None = None) -> argparse.Namespace:
+    return argparse.Namespace(net="lenet5", seeds=[2, 3], runs=runs, known=known)
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> Runs:
     for method, rows in (("ilp", ILP), ("iap", IAP), ("aiap", AIAP)):
@@ -51,7 +65,7 @@ def runs(tmp_path: Path) -> Runs:
             folder = tmp_path / f"lenet5-{method}-3" / f"round-{number:03d}"
             folder.mkdir(parents=True)
             (folder / "record.json").write_text(json.dumps(row))
-    return gathered(argparse.Namespace(net="lenet5", seeds=[2, 3], runs=tmp_path), METHODS)
+    return gathered(asked_of(tmp_path), METHODS)
 
 
 def test_the_page_holds_what_the_rounds_reached(runs: Runs) -> None:
@@ -67,7 +81,7 @@ def test_the_page_holds_what_the_rounds_reached(runs: Runs) -> None:
 
 def test_another_step_of_the_threshold_is_a_method_of_its_own(runs: Runs, tmp_path: Path) -> None:
     (tmp_path / "lenet5-aiap-3").rename(tmp_path / "lenet5-aiap-0.1-3")
-    options = argparse.Namespace(net="lenet5", seeds=[3], runs=tmp_path)
+    options = asked_of(tmp_path)
     methods = methods_of(options)
     assert methods == [*METHODS, "aiap-0.1"]
     text = "\n".join(page("lenet5", gathered(options, methods), {"iap-rate": {}}, {}))
@@ -76,6 +90,29 @@ def test_another_step_of_the_threshold_is_a_method_of_its_own(runs: Runs, tmp_pa
     more = argparse.Namespace(net="lenet5", precision="32-true", **asked)
     assert config_of(more, "aiap-0.1").prune.step == 0.1
     assert config_of(more, "aiap").prune.step == 0.01
+
+
+def test_another_statistic_is_a_method_of_its_own(runs: Runs, tmp_path: Path) -> None:
+    (tmp_path / "lenet5-aiap-3").rename(tmp_path / "lenet5-aiap-mean-0.2-3")
+    assert methods_of(asked_of(tmp_path)) == [*METHODS, "aiap-mean-0.2"]
+    assert title("aiap-mean-0.2") == "AIAP, mean activations, λ = 0.2"
+    asked = {"verify": True, "rounds": None, "epochs": None, "rewind": None}
+    more = argparse.Namespace(net="lenet5", precision="32-true", **asked)
+    assert config_of(more, "aiap").prune.activation == "sum"
+    mean = config_of(more, "aiap-mean-0.2").prune
+    assert (mean.activation, mean.step) == ("mean", 0.2)
+
+
+def test_runs_that_are_told_before_stand_where_there_is_none(runs: Runs, tmp_path: Path) -> None:
+    earlier = tmp_path / "iterate-lenet5.json"
+    told = {"ilp": {"2": IAP, "3": IAP}, "aiap-0.1": {"3": AIAP}}
+    earlier.write_text(json.dumps(told))
+    options = asked_of(tmp_path, earlier)
+    assert methods_of(options) == [*METHODS, "aiap-0.1"]
+    found = gathered(options, methods_of(options))
+    assert (found["ilp"][2], found["ilp"][3]) == (IAP, ILP)
+    assert found["aiap-0.1"] == {3: AIAP}
+    assert found["iap"] == {3: IAP}
 
 
 def test_numbers_that_are_asked_for_stand_instead_even_zero() -> None:

@@ -22,6 +22,8 @@ from results import publish
 
 CONFIGS = {"lenet300": "lenet300-mnist", "lenet5": "lenet5-cifar10"}
 METHODS = ("ilp", "iap", "aiap")
+STATISTICS = {"mean": "mean activations", "sum": "sums of activations"}
+"""What AIAP compares with its threshold, where a method names it: `aiap-mean`."""
 LOSSES = (0.0, 0.01, 0.03, 0.05)
 SWEPT = 0.4
 """Share of the filters that a sweep of rewinding epochs leaves, in one round."""
@@ -43,7 +45,8 @@ PAPER = {
     },
 }
 Runs = dict[str, dict[int, list[Record]]]
-"""Records of every round, by method and seed; `aiap-0.1` is AIAP with λ = 0.1."""
+"""Records of every round, by method and seed; `aiap-0.1` is AIAP with λ = 0.1, `aiap-mean` by
+mean activations."""
 
 
 def records(folder: Path) -> list[Record]:
@@ -52,22 +55,37 @@ def records(folder: Path) -> list[Record]:
 
 
 def methods_of(options: argparse.Namespace) -> list[str]:
-    """Return the paper's methods, and AIAP by each other λ that some seed was run with."""
-    start = f"{options.net}-aiap-"
-    names = {path.name.removeprefix(start) for path in options.runs.glob(f"{start}*-*")}
-    return [*METHODS, *sorted({f"aiap-{name.rpartition('-')[0]}" for name in names})]
+    """Return the paper's methods, and AIAP in each other way that some seed was run with."""
+    start = f"{options.net}-"
+    names = {path.name.removeprefix(start) for path in options.runs.glob(f"{start}aiap-*-*")}
+    found = {name.rpartition("-")[0] for name in names}
+    found |= {method for method in known(options) if method.startswith("aiap-")}
+    return [*METHODS, *sorted(found)]
+
+
+def known(options: argparse.Namespace) -> Runs:
+    """Return the runs of an earlier report."""
+    if options.known is None:
+        return {}
+    told = json.loads(options.known.read_text())
+    return {
+        method: {int(seed): rows for seed, rows in found.items()} for method, found in told.items()
+    }
 
 
 def title(method: str) -> str:
-    name, _, step = method.partition("-")
-    return name.upper() + (f", λ = {step}" if step else "")
+    name, *variants = method.split("-")
+    return ", ".join([name.upper(), *(STATISTICS.get(one, f"λ = {one}") for one in variants)])
 
 
 def gathered(options: argparse.Namespace, methods: Sequence[str]) -> Runs:
     """Return the runs of some methods that have a round; those without any seed are there too."""
     found: Runs = {method: {} for method in methods}
+    earlier = known(options)
     for method, seed in product(methods, options.seeds):
         rows = records(options.runs / f"{options.net}-{method}-{seed}")
+        if len(rows) < 2:
+            rows = earlier.get(method, {}).get(seed, [])
         if len(rows) > 1:
             found[method][seed] = rows
     return found

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from iterate_report import CONFIGS, METHODS, SWEPT, report
+from iterate_report import CONFIGS, METHODS, STATISTICS, SWEPT, report
 
 from irprune.explore.iterate import iterate, read_config
 from irprune.explore.iterate.config import Config, Objective, Pruning, Rewinding
@@ -33,11 +33,11 @@ class OutOfTime(Exception):
 
 
 def config_of(options: argparse.Namespace, method: str) -> Config:
-    name, _, step = method.partition("-")
+    name, *variants = method.split("-")
     config = read_config(EXAMPLES / f"{CONFIGS[options.net]}-{name}.toml")
     how = replace(config.prune, verify=options.verify)
-    if step:
-        how = replace(how, step=float(step))
+    for one in variants:
+        how = replace(how, activation=one) if one in STATISTICS else replace(how, step=float(one))
     objective = replace(config.objective, **_asked(rounds=options.rounds))
     train = replace(config.train, **_asked(epochs=options.epochs))
     rewind = replace(config.rewind, **_asked(epoch=options.rewind))
@@ -110,12 +110,18 @@ def main() -> None:
         "--methods",
         nargs="+",
         default=METHODS,
-        help="ilp, iap, aiap; aiap-0.1 is AIAP with λ = 0.1 instead of the configuration's",
+        help="ilp, iap, aiap; aiap-0.1 is AIAP with λ = 0.1 instead of the configuration's, "
+        "aiap-mean by mean activations instead of sums over space",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--data", type=Path, help="the data set's folder or file")
     parser.add_argument("--runs", type=Path, default=Path.home() / ".cache" / "irprune" / "iterate")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument(
+        "--known",
+        type=Path,
+        help="an earlier iterate-NET.json: its runs are reported where there is none here",
+    )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after these")
     parser.add_argument("--rounds", type=int, help="instead of the configuration's")
     parser.add_argument("--epochs", type=int, help="a shortened training: say so beside the table")
