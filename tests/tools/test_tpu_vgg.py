@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,13 @@ import tpu_vgg
 from tpu_study import OutOfTime, Record, Runs, Study
 
 CURVES = ["l1-reload", "original", "scaling-reload", "scaling-scratch"]
+
+
+def row(curve: str, ratio: float, seed: int, accuracy: float = 0.5) -> Record:
+    """A record of a job."""
+    keys = ("params", "macs", "memory_bytes", "model_memory_bytes", "step_s", "model_step_s")
+    job = {"curve": curve, "ratio": ratio, "seed": seed, "accuracy": accuracy}
+    return job | {"hardware": "cpu", "threads": 1} | dict.fromkeys(keys, 1)
 
 
 def tiny(name: str) -> Study:
@@ -103,6 +111,23 @@ def test_imagenet_runs_on_two_images(tmp_path: Path, photos: Path) -> None:
     assert "epochs 1 instead of 100" in text
     assert "training images 4 instead of all" in text
     assert "| 50% |" in text and "Unfinished" not in text
+
+
+@pytest.mark.parametrize(
+    ("study", "table", "words"),
+    [
+        ("cifar10", {}, "; no augmentation, no dropout, no weight decay"),
+        ("cifar10", {"flip": True}, "; random flips of the training images,"),
+        ("cifar10", {"crop": 4, "flip": True}, "; random shifts and flips of the training images,"),
+        ("imagenet", {}, "; random parts and flips of the training images,"),
+    ],
+)
+def test_the_page_tells_how_images_are_augmented(
+    study: str, table: dict[str, Any], words: str
+) -> None:
+    found = tpu_vgg.shipped(study)
+    found = replace(found, data=replace(found.data, **table))
+    assert words in tpu_vgg.document(study, found, [row("original", 0, 0)], [], [0])
 
 
 def test_steps_are_measured_in_a_process_of_their_own(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ import numpy as np
 from tpu_study import CURVES, OutOfTime, Record, Runs, Study, read_study
 
 from irprune.atomic import write_text
+from irprune.explore.settings import DataSet
 
 HERE = Path(__file__).parent
 STUDIES = ("cifar10", "imagenet")
@@ -87,6 +88,14 @@ def changes(study: Study, whole: Study) -> list[str]:
         for name, have, want in pairs
         if have != want
     ]
+
+
+def augmentation(data: DataSet) -> str:
+    """Say what training draws at random of its images; an image folder always does."""
+    folder = data.name == "imagefolder"
+    drawn = {"parts": folder, "shifts": data.crop > 0, "flips": folder or data.flip}
+    names = [name for name, is_drawn in drawn.items() if is_drawn]
+    return f"random {' and '.join(names)} of the training images" if names else "no augmentation"
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
@@ -185,8 +194,9 @@ def document(
         "",
         f"Every training: batch {study.train.batch}, {study.train.epochs} epochs, "
         f"{optimizer.name.upper()} with momentum {optimizer.momentum:g} and a learning rate of "
-        f"{optimizer.lr:g}; no augmentation, dropout or weight decay, which the paper does not "
-        f"name. Seeds: {', '.join(map(str, seeds))}. Reloaded networks have been trained twice.",
+        f"{optimizer.lr:g}; {augmentation(study.data)}, no dropout, no weight decay (the "
+        f"paper says nothing of them). Seeds: {', '.join(map(str, seeds))}. Reloaded networks "
+        "have been trained twice.",
         "",
         *([f"**Shortened**: {', '.join(short)}.", ""] if short else []),
         *([f"Unfinished: {done} of {jobs} trainings are done.", ""] if done < jobs else []),
