@@ -18,6 +18,7 @@ from PIL import Image
 
 import irprune
 from irprune import IrpruneError
+from irprune.backends.torch.training.data import Draw, Split
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "experiments"))
 import tpu_study
@@ -109,8 +110,40 @@ def test_imagenet_runs_on_two_images(tmp_path: Path, photos: Path) -> None:
         assert row["step_s"] > 0
     text = tpu_vgg.document("imagenet", study, runs.records(), [], [0])
     assert "epochs 1 instead of 100" in text
-    assert "training images 4 instead of all" in text
+    assert "training images 4 (spread over all) instead of all" in text
     assert "| 50% |" in text and "Unfinished" not in text
+
+
+@pytest.mark.parametrize(("images", "tested"), [(3, 6), (6, 3), (7, None), (None, 100)])
+def test_few_images_of_folders_are_of_all_classes(
+    tmp_path: Path, images: int | None, tested: int | None
+) -> None:
+    """Their files are sorted by class."""
+    for split, name, number in itertools.product(("train", "val"), "abc", range(4)):
+        path = tmp_path / split / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    study = tiny("imagenet")
+    study = replace(
+        study,
+        data=replace(study.data, size=8),
+        sweep=replace(study.sweep, images=images, tested=tested),
+    )
+    data = Runs(study, tmp_path / "runs", tmp_path).examples()
+    splits: dict[Split, int] = {"train": images or 12, "test": min(tested or 12, 12)}
+    for split, size in splits.items():
+        assert data.size(split) == size
+        draws = [Draw(np.arange(size), 0)]
+        [(_, labels)] = data.batches(split, draws, torch.device("cpu"))
+        assert np.ptp(np.bincount(labels, minlength=3)) <= 1
+
+
+def test_few_images_of_arrays_are_the_first(tmp_path: Path) -> None:
+    x, y = np.zeros((8, 3, 32, 32), np.uint8), np.arange(8)
+    np.savez(tmp_path / "p.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    data = Runs(tiny("cifar10"), tmp_path / "runs", tmp_path / "p.npz").examples()
+    [(_, labels)] = data.batches("train", [Draw(np.array([3, 1]))], torch.device("cpu"))
+    assert labels.tolist() == [3, 1]
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ CURVES: dict[Curve, str] = {
     "scaling-scratch": "criterion=bn-scale",
     "l1-reload": "criterion=l1 members=producers",
 }
+Picked = Literal["first", "spread"]
 WARM_UP, STEPS = 3, 10
 
 
@@ -77,8 +78,11 @@ class Sweep:
     device: str = "tpu-v2"
     """Whose layout the analytic model has."""
     images: int | None = None
-    """Training examples that are used, the first ones."""
+    """Training examples that are used; None: all."""
     tested: int | None = None
+    """Test examples that are used; None: all."""
+    picked: Picked = "first"
+    """Which those are where they are not all: `spread` also picks from files sorted by class."""
 
 
 @dataclass(frozen=True)
@@ -132,12 +136,11 @@ def vgg16(how: Network) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class First:
-    """The first examples of the splits of a data set; None: all of them."""
+class Part:
+    """The examples of a data set that a sweep uses."""
 
     whole: Data
-    images: int | None
-    tested: int | None
+    sweep: Sweep
 
     @property
     def classes(self) -> int:
@@ -152,13 +155,16 @@ class First:
         return self.whole.file
 
     def size(self, split: Split) -> int:
-        most = self.images if split == "train" else self.tested
+        most = self.sweep.images if split == "train" else self.sweep.tested
         return self.whole.size(split) if most is None else min(most, self.whole.size(split))
 
     def content_hash(self) -> str | None:
         return self.whole.content_hash() if isinstance(self.whole, Hashed) else None
 
     def batches(self, split: Split, draws: Iterable[Draw], device: torch.device) -> Iterator[Any]:
+        if self.sweep.picked == "spread":
+            all_, used = self.whole.size(split), self.size(split)
+            draws = (replace(draw, indices=draw.indices * all_ // used) for draw in draws)
         return self.whole.batches(split, draws, device)
 
 
@@ -175,7 +181,7 @@ class Runs:
 
     def run(self, seeds: Iterable[int]) -> None:
         """Do the jobs that are not done yet (OutOfTime)."""
-        data = self._open()
+        data = self.examples()
         options = self.study.identity() | {"examples": fingerprint(data)}
         claim(self.folder / "study.json", options)
         for seed in seeds:
@@ -191,7 +197,8 @@ class Runs:
         found = sorted(self.folder.glob("*/*/record.json"))
         return [json.loads(path.read_text()) for path in found]
 
-    def _open(self) -> Data:
+    def examples(self) -> Data:
+        """Open the data set, of which some examples may be left out."""
         table, sweep = self.study.data, self.study.sweep
         found = open_data(
             table.name,
@@ -202,7 +209,7 @@ class Runs:
             size=table.size,
             workers=table.workers,
         )
-        return First(found, sweep.images, sweep.tested)
+        return Part(found, sweep)
 
     def _original(self, trainer: TorchTrainer, seed: int) -> Model:
         """Return the trained original."""

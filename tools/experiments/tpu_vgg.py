@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tpu_study import CURVES, OutOfTime, Record, Runs, Study, read_study
+from tpu_study import CURVES, OutOfTime, Picked, Record, Runs, Study, Sweep, read_study
 
 from irprune.atomic import write_text
 from irprune.explore.settings import DataSet
@@ -40,6 +40,7 @@ LABELS = {
 }
 COLORS = {"scaling-reload": "black", "scaling-scratch": "tab:red", "l1-reload": "tab:blue"}
 """Those of the paper."""
+PICKED: dict[Picked, str] = {"first": "the first ones", "spread": "spread over all"}
 SUSTAINED = {"cifar10": 0.3, "imagenet": 0.1}
 """The ratio up to which the paper finds the original's accuracy."""
 SHAPED = ("original", "scaling-reload", "scaling-scratch")
@@ -78,8 +79,8 @@ def changes(study: Study, whole: Study) -> list[str]:
     """Say where a study falls short of another one."""
     pairs = [
         ("epochs", study.train.epochs, whole.train.epochs),
-        ("training images", study.sweep.images, whole.sweep.images),
-        ("test images", study.sweep.tested, whole.sweep.tested),
+        ("training images", *(used(s, s.images) for s in (study.sweep, whole.sweep))),
+        ("test images", *(used(s, s.tested) for s in (study.sweep, whole.sweep))),
         ("width", study.network.width, whole.network.width),
         ("scope", study.sweep.scope, whole.sweep.scope),
     ]
@@ -88,6 +89,11 @@ def changes(study: Study, whole: Study) -> list[str]:
         for name, have, want in pairs
         if have != want
     ]
+
+
+def used(sweep: Sweep, count: int | None) -> str | None:
+    """Say how many images are used and which; None: all."""
+    return None if count is None else f"{count} ({PICKED[sweep.picked]})"
 
 
 def augmentation(data: DataSet) -> str:
@@ -288,8 +294,8 @@ def parser() -> argparse.ArgumentParser:
     add("--ratios", type=float, nargs="+", help="0: the original, trained once more")
     add("--minutes", type=float, default=float("inf"), help="stop after these; 0: only report")
     add("--epochs", type=int, help="a shortened training")
-    add("--images", type=int, help="training images, the first ones")
-    add("--tested", type=int, help="test images, the first ones")
+    add("--images", type=int, help="training images; those of a folder are spread over its classes")
+    add("--tested", type=int, help="test images, likewise")
     add("--width", type=float, help="share of the channels of the original VGG-16")
     add("--scope", choices=("local", "global"))
     add("--device", help="whose layout the analytic model has")
