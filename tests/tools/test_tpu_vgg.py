@@ -222,6 +222,35 @@ def test_what_is_asked_for_is_counted_alone() -> None:
     assert tpu_vgg.progress(study, done + other, [0, 1]) == (6, 8)
 
 
+def unpruned() -> list[Record]:
+    """An original, which the two reloading curves train once more, and the third from scratch."""
+    found = {"original": 0.6, "scaling-reload": 0.7, "scaling-scratch": 0.5, "l1-reload": 0.7}
+    return [row(curve, 0.0, 0, accuracy) for curve, accuracy in found.items()]
+
+
+def test_the_original_has_a_row_of_its_own() -> None:
+    rows = [*unpruned(), row("l1-reload", 0.3, 0, 0.4)]
+    whole, again, pruned = tpu_vgg.table(rows, "tpu-v2")[2:]
+    assert whole.startswith("| original | 60.00 | 60.00 | 60.00 |")
+    assert again.startswith("| 0% | 70.00 | 50.00 | 70.00 |")
+    assert pruned.startswith("| 30% | - | - | 40.00 | - |")
+
+
+def test_a_curve_begins_at_the_original_or_at_that_trained_once_more() -> None:
+    again = unpruned()
+    assert tpu_vgg.of(again[:2], "accuracy", 0, "scaling-reload") == [0.7]
+    assert tpu_vgg.of(again[:2], "accuracy", 0, "l1-reload") == [0.6]
+    assert tpu_vgg.of(again, "accuracy", 0.3, "l1-reload") == []
+
+
+def test_the_papers_findings_are_about_pruned_networks() -> None:
+    rows = [*unpruned(), *(row(curve, 0.3, 0) for curve in tpu_study.CURVES)]
+    assert [line.endswith("of 1 pairs |") for line in tpu_vgg.findings(rows, "cifar10")[3:]] == [
+        True,
+        True,
+    ]
+
+
 @pytest.mark.parametrize("change", ["precision", "data"])
 def test_a_study_goes_on_as_it_began(tmp_path: Path, pictures: Path, change: str) -> None:
     study, runs = tiny("cifar10"), tmp_path / "runs"

@@ -43,7 +43,7 @@ COLORS = {"scaling-reload": "black", "scaling-scratch": "tab:red", "l1-reload": 
 PICKED: dict[Picked, str] = {"first": "the first ones", "spread": "spread over all"}
 SUSTAINED = {"cifar10": 0.3, "imagenet": 0.1}
 """The ratio up to which the paper finds the original's accuracy."""
-SHAPED = ("original", "scaling-reload", "scaling-scratch")
+SHAPED = ("scaling-reload", "scaling-scratch")
 """Curves whose networks figures 3 and 4 show: pruned by scaling factors."""
 
 
@@ -111,24 +111,32 @@ def spread(values: Sequence[float], form: str = ".2f") -> str:
     return text if len(values) == 1 else f"{text} ± {format(np.std(values, ddof=1), form)}"
 
 
+def ratios_of(rows: list[Record]) -> list[float]:
+    """Return the ratios at which there are jobs besides the original."""
+    return sorted({row["ratio"] for row in rows if row["curve"] != "original"})
+
+
 def of(rows: list[Record], key: str, ratio: float, *curves: str) -> list[float]:
-    """Return what the jobs at a ratio have, of some curves."""
-    return [row[key] for row in rows if row["curve"] in curves and row["ratio"] == ratio]
+    """Return what the jobs at a ratio have, of some curves; at 0 by default the original's."""
+    at = [row for row in rows if row["ratio"] == ratio]
+    own = [row[key] for row in at if row["curve"] in curves]
+    return own or [row[key] for row in at if row["curve"] == "original"]
 
 
 def table(rows: list[Record], device: str) -> list[str]:
-    """Return one row per ratio, 0 being the original."""
+    """Return a row of the original, and one per ratio."""
     lines = [
         "| pruned | " + " | ".join(f"{label}: accuracy (%)" for label in LABELS.values()) + " "
         "| parameters (M) | GMACs | memory (MiB) "
         f"| {device} (MiB) | step (ms) | {device} (ms) |",
         "| ---: | " + " | ".join("---:" for _ in range(len(LABELS) + 6)) + " |",
     ]
-    for ratio in sorted({row["ratio"] for row in rows}):
-        curves = {curve: (curve, "original") if not ratio else (curve,) for curve in CURVES}
+    kind = lambda row: (row["curve"] != "original", row["ratio"])  # noqa: E731
+    for pruned, ratio in sorted(set(map(kind, rows))):
+        group = [row for row in rows if kind(row) == (pruned, ratio)]
         cells = [
-            spread([100 * a for a in of(rows, "accuracy", ratio, *names)])
-            for names in curves.values()
+            spread([100 * row["accuracy"] for row in group if row["curve"] in (curve, "original")])
+            for curve in CURVES
         ]
         for key, scale, form in (
             ("params", 1e-6, ".2f"),
@@ -138,9 +146,10 @@ def table(rows: list[Record], device: str) -> list[str]:
             ("step_s", 1e3, ".1f"),
             ("model_step_s", 1e3, ".2f"),
         ):
-            values = of(rows, key, ratio, *SHAPED)
+            values = [row[key] for row in group if row["curve"] in (*SHAPED, "original")]
             cells.append(format(scale * np.median(values), form) if values else "-")
-        lines.append(f"| {ratio:.0%} | {' | '.join(cells)} |")
+        name = f"{ratio:.0%}" if pruned else "original"
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 
@@ -166,7 +175,7 @@ def findings(rows: list[Record], name: str) -> list[str]:
         gains = [
             accuracy - by[other, at, seed]
             for (curve, at, seed), accuracy in by.items()
-            if curve == "scaling-reload" and (other, at, seed) in by
+            if curve == "scaling-reload" and at and (other, at, seed) in by
         ]
         above = sum(gain > 0 for gain in gains)
         lines.append(
@@ -229,7 +238,7 @@ def draw(name: str, study: Study, rows: list[Record], out: Path) -> list[str]:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    ratios = sorted({row["ratio"] for row in rows})
+    ratios = sorted({0.0, *ratios_of(rows)})
     names = [f"tpu-vgg-{name}-{number}.png" for number in (2, 3, 4)]
 
     figure, axes = pyplot.subplots(figsize=(6, 4))
@@ -237,7 +246,7 @@ def draw(name: str, study: Study, rows: list[Record], out: Path) -> list[str]:
         points = [
             (ratio, 100 * np.mean(found))
             for ratio in ratios
-            if (found := of(rows, "accuracy", ratio, curve, *(() if ratio else ("original",))))
+            if (found := of(rows, "accuracy", ratio, curve))
         ]
         axes.plot(*zip(*points, strict=True), "o-", color=COLORS[curve], label=label)
     axes.set(xlabel="pruned ratio of channels", ylabel="accuracy, %")
