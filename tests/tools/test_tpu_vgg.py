@@ -111,6 +111,7 @@ def test_imagenet_runs_on_two_images(tmp_path: Path, photos: Path) -> None:
     text = tpu_vgg.document("imagenet", study, runs.records(), [], [0])
     assert "epochs 1 instead of 100" in text
     assert "training images 4 (spread over all) instead of all" in text
+    assert "no training has a penalty on scaling factors" in text
     assert "| 50% |" in text and "Unfinished" not in text
 
 
@@ -249,6 +250,24 @@ def test_the_papers_findings_are_about_pruned_networks() -> None:
         True,
         True,
     ]
+
+
+def test_a_global_scope_compares_scaling_factors_as_they_are() -> None:
+    network = tpu_study.Network(size=32, hidden=16, classes=2, width=1 / 16)
+    module, random = tpu_study.vgg16(network), np.random.default_rng(0)
+    scales: dict[str, np.ndarray] = {}
+    for name, layer in module.named_modules():  # the deeper, the larger
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            found = (1 + len(scales)) * random.uniform(size=layer.num_features)
+            layer.weight.data = torch.from_numpy(np.float32(found))
+            scales[f"{name}.weight"] = found
+    model = irprune.from_torch(module.eval(), (torch.zeros(2, 3, 32, 32),))
+    text = tpu_study.pipeline("scaling-reload", 0.5, "global")
+    kept = irprune.run(text, model, verify=False).plan.axes
+    removed = np.concatenate([found[~kept[name][0]] for name, found in scales.items()])
+    chosen = [found[kept[name][0]] for name, found in scales.items() if kept[name][0].sum() > 1]
+    assert len(chosen) > 6 and len(removed) > 100
+    assert removed.max() < np.concatenate(chosen).min()
 
 
 @pytest.mark.parametrize("change", ["precision", "data"])

@@ -35,6 +35,7 @@ from irprune.channels import analyse
 from irprune.cost import CostModel
 from irprune.explore.settings import DataSet
 from irprune.model import Model
+from irprune.passes.choice.strength import Scope
 from irprune.plan import Plan
 from irprune.recipe import Machine, Recipe
 from irprune.shapes import infer
@@ -47,8 +48,8 @@ from tpu_curves import BLOCKS, training_cost
 Record = dict[str, Any]
 Curve = Literal["scaling-reload", "scaling-scratch", "l1-reload"]
 CURVES: dict[Curve, str] = {
-    "scaling-reload": "criterion=bn-scale",
-    "scaling-scratch": "criterion=bn-scale",
+    "scaling-reload": "criterion=bn-scale normalize=none",
+    "scaling-scratch": "criterion=bn-scale normalize=none",
     "l1-reload": "criterion=l1 members=producers",
 }
 Picked = Literal["first", "spread"]
@@ -73,7 +74,7 @@ class Sweep:
     """``[sweep]``: what is pruned and looked at."""
 
     ratios: tuple[float, ...]
-    scope: Literal["local", "global"] = "local"
+    scope: Scope = "local"
     """`local`: the same ratio in every convolution; `global`: ranked over all of them."""
     device: str = "tpu-v2"
     """Whose layout the analytic model has."""
@@ -133,6 +134,12 @@ def vgg16(how: Network) -> nn.Module:
     for name, layer in layers.items():
         module.add_module(name, layer)
     return module
+
+
+def pipeline(curve: Curve, ratio: float, scope: Scope) -> str:
+    """Return how the networks of a curve are pruned."""
+    options = f"{CURVES[curve]} ratio={ratio:g} scope={scope} skip=fc*"
+    return f"normalize, prune{{{options}}}, compact"
 
 
 @dataclass(frozen=True)
@@ -229,8 +236,7 @@ class Runs:
         folder = self.folder / f"seed-{seed}" / f"{curve}-{ratio:g}"
         if (folder / "record.json").is_file():
             return
-        options = f"{CURVES[curve]} ratio={ratio:g} scope={self.study.sweep.scope} skip=fc*"
-        result = irprune.run(f"normalize, prune{{{options}}}, compact", original)
+        result = irprune.run(pipeline(curve, ratio, self.study.sweep.scope), original)
         if curve == "scaling-scratch":
             trainer.initialise(result.model, seed)
         self._job(

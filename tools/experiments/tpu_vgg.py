@@ -216,7 +216,9 @@ def document(
         *([f"**Shortened**: {', '.join(short)}.", ""] if short else []),
         *([f"Unfinished: {done} of {jobs} trainings are done.", ""] if done < jobs else []),
         f"Pruned are the channels of the convolutions, "
-        f"{'the same ratio in each' if study.sweep.scope == 'local' else 'ranked over all'}. "
+        f"{'the same ratio in each' if study.sweep.scope == 'local' else 'ranked over all'}; no "
+        "training has a penalty on scaling factors, for the paper trains all networks alike and "
+        "names none (docs/decisions/tpu-study.md). "
         "Memory and step: of training steps after the last epoch, in a process of its own "
         "(on a CPU the growth of its resident set); beside them the analytic model of "
         f"{device}, whose layout pads (no TPU was used). Both by networks pruned by scaling "
