@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import sys
@@ -85,7 +86,8 @@ def test_the_papers_trainings_are_shipped() -> None:
             0.9,
         )
         assert train.schedule.policy == "constant"
-        assert tpu_vgg.changes(tpu_vgg.shipped(name), tpu_vgg.shipped(name)) == []
+        study = tpu_vgg.shipped(name)
+        assert tpu_vgg.changes(study, tpu_vgg.SEEDS, study) == []
 
 
 @pytest.mark.parametrize(("name", "millions"), [("cifar10", 15.25), ("imagenet", 138.36)])
@@ -145,6 +147,80 @@ def test_few_images_of_arrays_are_the_first(tmp_path: Path) -> None:
     data = Runs(tiny("cifar10"), tmp_path / "runs", tmp_path / "p.npz").examples()
     [(_, labels)] = data.batches("train", [Draw(np.array([3, 1]))], torch.device("cpu"))
     assert labels.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("epochs", "0"), ("images", "0"), ("tested", "0"), ("width", "0"), ("ratios", "1")],
+)
+def test_options_out_of_range_are_refused(option: str, value: str) -> None:
+    options = tpu_vgg.parser().parse_args(["--data", "p.npz", f"--{option}", value])
+    with pytest.raises(IrpruneError, match=f"{option} = {value}.* must lie in"):
+        tpu_vgg.shortened(tpu_vgg.shipped("cifar10"), options)
+
+
+OPTIONS = [
+    "--seeds 3 4",
+    "--epochs 2 --images 10 --tested 20 --width 0.25 --ratios 0 0.25 0.333333 --seeds 0",
+    "--scope global --device tpu-v4 --accelerator cpu --precision bf16-mixed",
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_command_on_the_page_asks_for_what_the_page_shows(options: str) -> None:
+    asked = tpu_vgg.parser().parse_args(["--data", "p.npz", *options.split()])
+    study = tpu_vgg.shortened(tpu_vgg.shipped("cifar10"), asked)
+    page = tpu_vgg.document("cifar10", study, [row("original", 0, 3)], [], asked.seeds)
+    told = commanded(page)
+    assert told.data == Path("DATA")
+    assert tpu_vgg.shortened(tpu_vgg.shipped(told.study), told) == study
+    assert set(told.seeds) == {*asked.seeds, 3}
+
+
+def commanded(page: str) -> argparse.Namespace:
+    """Return the options of the command on a page."""
+    tool, *options = page.partition("`python ")[2].partition("`")[0].split()
+    assert tool == "tools/experiments/tpu_vgg.py"
+    return tpu_vgg.parser().parse_args(options)
+
+
+def test_what_earlier_commands_did_is_on_the_page_too() -> None:
+    study = tiny("cifar10")
+    rows = [row("original", 0, 0), row("original", 0, 2), row("l1-reload", 0.3, 2)]
+    told = commanded(tpu_vgg.document("cifar10", study, rows, [], [0]))
+    assert (told.ratios, told.seeds) == ([0.3, 0.5], [0, 2])
+
+
+@pytest.mark.parametrize(
+    ("ratios", "seeds", "words"),
+    [
+        ((0.3, 0.9), (0, 1, 2), ["ratios 0.3, 0.9 instead of 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, "]),
+        (tuple(n / 10 for n in range(10)), (0, 1, 2, 3), []),
+        (tuple(n / 10 for n in range(1, 10)), (0, 2), ["seeds 0, 2 instead of 0, 1, 2"]),
+    ],
+)
+def test_fewer_ratios_and_seeds_are_declared(
+    ratios: tuple[float, ...], seeds: tuple[int, ...], words: list[str]
+) -> None:
+    study = tpu_vgg.shipped("cifar10")
+    study = replace(study, sweep=replace(study.sweep, ratios=ratios))
+    page = tpu_vgg.document("cifar10", study, [row("original", 0, 0)], [], seeds)
+    assert ("Shortened" in page) == bool(words)
+    assert all(word in page for word in words)
+
+
+def test_the_published_command_is_that_of_the_published_figures() -> None:
+    """And what it shortens is declared."""
+    published = Path(__file__).parents[2] / "docs" / "results" / "tpu-vgg-cifar10"
+    page = published.with_suffix(".md").read_text()
+    asked, told = commanded(page), json.loads(published.with_suffix(".json").read_text())
+    study = tpu_vgg.shortened(tpu_vgg.shipped(asked.study), asked)
+    assert study.identity() == told["study"]
+    jobs = {("original", 0, seed) for seed in asked.seeds}
+    jobs |= set(itertools.product(tpu_study.CURVES, asked.ratios, asked.seeds))
+    assert {(row["curve"], row["ratio"], row["seed"]) for row in told["rows"]} == jobs
+    short = tpu_vgg.changes(study, asked.seeds, tpu_vgg.shipped(asked.study))
+    assert len(short) == 6 and f"**Shortened**: {'; '.join(short)}." in page
 
 
 @pytest.mark.parametrize(

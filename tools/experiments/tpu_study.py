@@ -37,6 +37,7 @@ from irprune.explore.settings import DataSet
 from irprune.model import Model
 from irprune.passes.choice.strength import Scope
 from irprune.plan import Plan
+from irprune.ranges import check_range
 from irprune.recipe import Machine, Recipe
 from irprune.shapes import infer
 from irprune.tables import read_tables
@@ -68,6 +69,9 @@ class Network:
     width: float = 1.0
     """Share of the channels of every hidden layer, the fully connected ones included."""
 
+    def __post_init__(self) -> None:
+        check_range(self, "(0, inf)", "width")
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -84,6 +88,10 @@ class Sweep:
     """Test examples that are used; None: all."""
     picked: Picked = "first"
     """Which those are where they are not all: `spread` also picks from files sorted by class."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "[0, 1)", "ratios")
+        check_range(self, "[1, inf)", "images", "tested")
 
 
 @dataclass(frozen=True)
@@ -239,9 +247,7 @@ class Runs:
         result = irprune.run(pipeline(curve, ratio, self.study.sweep.scope), original)
         if curve == "scaling-scratch":
             trainer.initialise(result.model, seed)
-        self._job(
-            trainer, result.model, folder, result.base, result.plan, curve, seed, round(ratio, 6)
-        )
+        self._job(trainer, result.model, folder, result.base, result.plan, curve, seed, ratio)
 
     def _job(
         self,

@@ -33,6 +33,18 @@ from irprune.explore.settings import DataSet
 
 HERE = Path(__file__).parent
 STUDIES = ("cifar10", "imagenet")
+SEEDS = (0, 1, 2)
+TABLES = {
+    "epochs": "train",
+    "images": "sweep",
+    "tested": "sweep",
+    "width": "network",
+    "scope": "sweep",
+    "device": "sweep",
+    "accelerator": "machine",
+    "precision": "machine",
+}
+"""Where the options of one value stand in a study."""
 LABELS = {
     "scaling-reload": "scaling factor, reloaded",
     "scaling-scratch": "scaling factor, from scratch",
@@ -53,37 +65,45 @@ def shipped(name: str) -> Study:
 
 
 def shortened(study: Study, options: argparse.Namespace) -> Study:
-    """Return the study that the options ask for."""
-    sweep, machine = study.sweep, study.machine
-    return replace(
-        study,
-        network=replace(study.network, width=options.width or study.network.width),
-        train=replace(study.train, epochs=options.epochs or study.train.epochs),
-        sweep=replace(
-            sweep,
-            ratios=tuple(options.ratios or sweep.ratios),
-            scope=options.scope or sweep.scope,
-            device=options.device or sweep.device,
-            images=options.images or sweep.images,
-            tested=options.tested or sweep.tested,
-        ),
-        machine=replace(
-            machine,
-            accelerator=options.accelerator or machine.accelerator,
-            precision=options.precision or machine.precision,
-        ),
-    )
+    """Return the study that the options ask for (IrpruneError: a number is out of range)."""
+    if options.ratios is not None:
+        ratios = tuple(round(ratio, 6) for ratio in options.ratios)
+        study = replace(study, sweep=replace(study.sweep, ratios=ratios))
+    for name, table in TABLES.items():
+        if (value := getattr(options, name)) is not None:
+            study = replace(study, **{table: replace(getattr(study, table), **{name: value})})
+    return study
 
 
-def changes(study: Study, whole: Study) -> list[str]:
+def command(name: str, study: Study, seeds: Sequence[int]) -> str:
+    """Return the command that makes a study of the one that is shipped; DATA lies anywhere."""
+    whole = shipped(name)
+    words = ["python tools/experiments/tpu_vgg.py --study", name, "--data DATA"]
+    for option, table in TABLES.items():
+        have, want = (getattr(getattr(each, table), option) for each in (study, whole))
+        words += [f"--{option} {have}"] if have != want else []
+    if study.sweep.ratios != whole.sweep.ratios:
+        words += ["--ratios", *(f"{ratio:g}" for ratio in study.sweep.ratios)]
+    if tuple(seeds) != SEEDS:
+        words += ["--seeds", *map(str, seeds)]
+    return " ".join(words)
+
+
+def changes(study: Study, seeds: Sequence[int], whole: Study) -> list[str]:
     """Say where a study falls short of another one."""
-    pairs = [
+    pairs: list[tuple[str, Any, Any]] = [
         ("epochs", study.train.epochs, whole.train.epochs),
         ("training images", *(used(s, s.images) for s in (study.sweep, whole.sweep))),
         ("test images", *(used(s, s.tested) for s in (study.sweep, whole.sweep))),
         ("width", study.network.width, whole.network.width),
         ("scope", study.sweep.scope, whole.sweep.scope),
     ]
+    for name, found, asked in (
+        ("ratios", study.sweep.ratios, whole.sweep.ratios),
+        ("seeds", seeds, SEEDS),
+    ):
+        if not set(asked) <= set(found):  # more of them is no less
+            pairs.append((name, *(", ".join(f"{n:g}" for n in each) for each in (found, asked))))
     return [
         f"{name} {have} instead of {'all' if want is None else want}"
         for name, have, want in pairs
@@ -186,34 +206,39 @@ def findings(rows: list[Record], name: str) -> list[str]:
 
 def progress(study: Study, rows: list[Record], seeds: Sequence[int]) -> tuple[int, int]:
     """Return how many of the trainings that a study and seeds ask for are done, and of how many."""
-    ratios = [round(ratio, 6) for ratio in study.sweep.ratios]
-    wanted = {("original", 0.0, seed) for seed in seeds} | set(product(CURVES, ratios, seeds))
+    wanted = {("original", 0.0, seed) for seed in seeds}
+    wanted |= set(product(CURVES, study.sweep.ratios, seeds))
     return len(wanted & {(row["curve"], row["ratio"], row["seed"]) for row in rows}), len(wanted)
 
 
 def document(
     name: str, study: Study, rows: list[Record], figures: Sequence[str], asked: Sequence[int]
 ) -> str:
-    """Return the page of a study, of which some seeds are asked for."""
-    short = changes(study, shipped(name))
-    seeds = sorted({row["seed"] for row in rows})
+    """Return the page of a study, of which some seeds are asked for.
+
+    It shows what earlier commands did of other ratios and seeds too.
+    """
+    done, jobs = progress(study, rows, asked)
+    ratios = tuple(sorted({*study.sweep.ratios, *ratios_of(rows)}))
+    study = replace(study, sweep=replace(study.sweep, ratios=ratios))
+    trained = sorted({row["seed"] for row in rows})
+    seeds = sorted({*asked, *trained})
+    short = changes(study, seeds, shipped(name))
     places = sorted({f"{row['hardware']}, {row['threads']} threads" for row in rows})
     device = study.sweep.device
-    done, jobs = progress(study, rows, asked)
     optimizer = study.train.optimizer
     lines = [
         f"# VGG-16 by pruned ratio: {name}",
         "",
-        f"`python tools/experiments/tpu_vgg.py --study {name}`; "
-        f"{'; '.join(places)}; {study.machine.precision}.",
+        f"`{command(name, study, seeds)}`; {'; '.join(places)}; {study.machine.precision}.",
         "",
         f"Every training: batch {study.train.batch}, {study.train.epochs} epochs, "
         f"{optimizer.name.upper()} with momentum {optimizer.momentum:g} and a learning rate of "
         f"{optimizer.lr:g}; {augmentation(study.data)}, no dropout, no weight decay (the "
-        f"paper says nothing of them). Seeds: {', '.join(map(str, seeds))}. Reloaded networks "
+        f"paper says nothing of them). Seeds: {', '.join(map(str, trained))}. Reloaded networks "
         "have been trained twice.",
         "",
-        *([f"**Shortened**: {', '.join(short)}.", ""] if short else []),
+        *([f"**Shortened**: {'; '.join(short)}.", ""] if short else []),
         *([f"Unfinished: {done} of {jobs} trainings are done.", ""] if done < jobs else []),
         f"Pruned are the channels of the convolutions, "
         f"{'the same ratio in each' if study.sweep.scope == 'local' else 'ranked over all'}; no "
@@ -301,7 +326,7 @@ def parser() -> argparse.ArgumentParser:
     add("--data", type=Path, required=True, help="the data set's file or folder")
     add("--runs", type=Path, default=Path.home() / ".cache" / "irprune" / "tpu-vgg")
     add("--out", type=Path, default=Path("docs/results"))
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--seeds", type=int, nargs="+", default=[*SEEDS])
     add("--ratios", type=float, nargs="+", help="0: the original, trained once more")
     add("--minutes", type=float, default=float("inf"), help="stop after these; 0: only report")
     add("--epochs", type=int, help="a shortened training")
