@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from enum import Enum
 
 import numpy as np
@@ -11,8 +12,8 @@ from irprune import tidy
 
 PARAMETER = "irprune.parameter"
 """Metadata of an initializer that is one parameter of its source: all its uses stay tied."""
-BUFFER = "buffer"
-"""What that metadata says of an initializer that the source keeps but does not train."""
+TRAINED, BUFFER = "1", "buffer"
+"""What that metadata says: the source trains the initializer, or keeps it but does not train it."""
 
 _STATISTICS = {"BatchNormalization": (3, 4)}
 _SETTINGS = {
@@ -26,6 +27,8 @@ _SETTINGS = {
     "NonMaxSuppression": (2, 3, 4),
 }
 """Input numbers that hold settings of an op, not weights."""
+_UNREAD = {"CastLike": (1,), "EyeLike": (0,)}
+"""Inputs of which an op reads the type or the shape, but no numbers."""
 _MASK_VALUES = 2
 _ARITHMETIC = ("Add", "Div", "Greater", "Less", "Max", "Min", "Mul", "Pow", "Sub", "Where")
 
@@ -41,7 +44,8 @@ class Role(Enum):
 def roles(graph: ir.Graph) -> dict[ir.Value, Role]:
     """Return the role of every initializer that holds numbers.
 
-    Where the graph marks the state of its source (`from_torch`), exactly its parameters train.
+    Where the graph marks the state of its source (`from_torch`), exactly its parameters train, and
+    what passes computed from them (`inherit`).
     Elsewhere floating-point tensors with an axis do, but for running statistics, settings of an op
     (bounds, scales), single numbers in arithmetic, and masks: tables with two longer axes whose
     elements take just two values.
@@ -85,6 +89,38 @@ def _is_mask(tensor: ir.TensorProtocol) -> bool:
     if len(few) != _MASK_VALUES:
         return False
     return len(np.unique(numbers.astype(np.float64))) == _MASK_VALUES
+
+
+def origins(
+    values: Iterable[ir.Value | None], without: Collection[ir.Value] = ()
+) -> list[ir.Value]:
+    """Return the floating-point initializers whose numbers values are computed from.
+
+    Types, shapes, indices and conditions do not count: nothing trains through them. Neither does
+    what is computed from the values `without` alone.
+    """
+    found: dict[ir.Value, None] = {}
+    seen, stack = set(without), list(values)[::-1]
+    while stack:
+        value = stack.pop()
+        if value is None or value in seen:
+            continue
+        seen.add(value)
+        if value.dtype is not None and not value.dtype.is_floating_point():
+            continue
+        node = value.producer()
+        if value.is_initializer():
+            found[value] = None
+        elif node is not None:
+            unread = _UNREAD.get(node.op_type, ())
+            stack += [v for k, v in enumerate(node.inputs) if k not in unread][::-1]
+    return list(found)
+
+
+def inherit(made: ir.Value, sources: Iterable[ir.Value]) -> None:
+    """Mark an initializer that a pass computed as a parameter where a parameter went into it."""
+    if any(source.metadata_props.get(PARAMETER, BUFFER) != BUFFER for source in sources):
+        made.metadata_props[PARAMETER] = TRAINED
 
 
 def trained(model: ir.Model) -> set[str]:

@@ -72,6 +72,7 @@ def _converted(model: ir.Model, to: int) -> ir.Model:
         ) from error
     result = ir.serde.deserialize_model(proto)
     _take_weights(model.graph, result.graph)
+    _take_marks(model.graph, result.graph)
     result.ir_version = model.ir_version
     result.producer_name, result.producer_version = model.producer_name, model.producer_version
     result.domain, result.model_version = model.domain, model.model_version
@@ -91,6 +92,13 @@ def _take_weights(old: ir.Graph, new: ir.Graph) -> None:
         if value.name not in real and weight is not None:
             value.const_value = weight.const_value
             new.register_initializer(value)
+
+
+def _take_marks(old: ir.Graph, new: ir.Graph) -> None:
+    """Say again of every initializer what it is, a parameter or a buffer: onnx forgets it."""
+    for name, value in new.initializers.items():
+        if name in old.initializers:
+            value.metadata_props.update(old.initializers[name].metadata_props)
 
 
 __all__ = ["ConvertOpset"]

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from irprune.names import Names
 from irprune.passbase import Context, Pass, require_full_width
 from irprune.queries import constant_of
+from irprune.roles import inherit, origins
 from irprune.tidy import (
     add_initializer,
     only_use,
@@ -61,6 +62,10 @@ class _Affine:
     shift: Array
     holder: ir.Value
     """The initializer that becomes the bias of a layer which has none."""
+    scaling: Sequence[ir.Value | None] = ()
+    """What the scale is computed from."""
+    shifting: Sequence[ir.Value | None] = ()
+    """What the shift is computed from."""
 
 
 def _follower(layer: ir.Node) -> ir.Node | None:
@@ -94,7 +99,8 @@ def _fold(layer: ir.Node, follower: ir.Node, names: Names) -> bool:
     graph.remove(follower, safe=True)
     output.name = name
     _store(weight, scaled)
-    _set_bias(graph, layer, affine.holder, shifted, names)
+    inherit(weight, origins(affine.scaling))
+    _set_bias(graph, layer, affine, shifted, names)
     return True
 
 
@@ -157,8 +163,8 @@ def _affine(node: ir.Node, data: ir.Value, channels: int, rank: int) -> _Affine 
         return None
     row = np.broadcast_to(numbers.reshape(-1), channels)
     if node.op_type == "Mul":
-        return _Affine(row, np.zeros(channels), holder)
-    return _Affine(np.ones(channels), row, holder)
+        return _Affine(row, np.zeros(channels), holder, scaling=[holder])
+    return _Affine(np.ones(channels), row, holder, shifting=[holder])
 
 
 def _normalization(node: ir.Node, data: ir.Value) -> _Affine | None:
@@ -176,7 +182,8 @@ def _normalization(node: ir.Node, data: ir.Value) -> _Affine | None:
         return None
     gamma, beta, mean, variance = known
     scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
-    return _Affine(scale, beta - mean * scale, holder)
+    shift = beta - mean * scale
+    return _Affine(scale, shift, holder, [node.inputs[1], node.inputs[4]], node.inputs[1:5])
 
 
 def _store(value: ir.Value, array: npt.NDArray[np.generic]) -> None:
@@ -186,20 +193,23 @@ def _store(value: ir.Value, array: npt.NDArray[np.generic]) -> None:
 
 
 def _set_bias(
-    graph: ir.Graph, layer: ir.Node, holder: ir.Value, bias: npt.NDArray[np.generic], names: Names
+    graph: ir.Graph, layer: ir.Node, affine: _Affine, bias: npt.NDArray[np.generic], names: Names
 ) -> None:
     """Give the layer a bias: its own initializer, or the holder where nothing reads it any more."""
     layer.attributes.pop("beta", None)
     old = layer.inputs[2] if len(layer.inputs) > 2 else None
     if old is None and not bias.any():
         return
+    sources = origins([old, *affine.scaling, *affine.shifting])
     if old is not None and only_use(old):
         _store(old, bias)
+        inherit(old, sources)
         return
-    value = old or holder
+    value = old or affine.holder
     if value.uses() or value.is_graph_output():
         value = add_initializer(graph, names.value(f"{value.name}_{layer.name}"), bias)
     else:
         _store(value, bias)
+    inherit(value, sources)
     layer.resize_inputs(3)
     layer.replace_input_with(2, value)

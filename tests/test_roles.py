@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+import onnx_ir as ir
 import pytest
-from strategies import Net
+from strategies import Net, value_of
 
-from irprune.roles import PARAMETER, trained
+from irprune.roles import BUFFER, PARAMETER, TRAINED, inherit, origins, trained
 
 
 @pytest.mark.parametrize("marked", [False, True])
@@ -17,6 +19,35 @@ def test_what_reaches_an_output_trains(marked: bool) -> None:
     net.op("Mul", x, net.weight(3, name="unread"))
     model = net.model()
     if marked:
-        model.ir.graph.initializers["w"].metadata_props[PARAMETER] = "1"
+        model.ir.graph.initializers["w"].metadata_props[PARAMETER] = TRAINED
     assert trained(model.ir) == ({"w"} if marked else {"w", "b"})
     assert "unread" in model.ir.graph.initializers
+
+
+def test_numbers_make_an_origin_shapes_types_and_conditions_do_not() -> None:
+    net = Net()
+    w = net.weight(2, 3, name="w")
+    size = net.op("Cast", net.op("Shape", net.weight(3, 2, name="shape")), to=1)
+    typed = net.op("CastLike", net.weight(2, name="number"), net.weight(1, name="type"))
+    above = net.op("Greater", net.weight(2, 1, name="condition"), net.constant(np.float32(0)))
+    chosen = net.op("Where", above, net.op("Mul", size, typed), net.weight(2, name="other"))
+    net.op("MatMul", net.op("Sub", chosen, net.input("N", 2)), w, name="y")
+    model = net.model()
+    y, w, other = (value_of(model, name) for name in ("y", "w", "other"))
+    assert [v.name for v in origins([None, y])] == ["number", "other", "w"]
+    assert [v.name for v in origins([w, y], without={other})] == ["w", "number"]
+
+
+@pytest.mark.parametrize(
+    ("marks", "expected"),
+    [([], None), ([None], None), ([BUFFER, None], None), ([None, TRAINED, BUFFER], TRAINED)],
+)
+def test_one_parameter_makes_the_result_a_parameter(
+    marks: list[str | None], expected: str | None
+) -> None:
+    made, *sources = (ir.Value(name=name) for name in ("made", *map(str, range(len(marks)))))
+    for source, mark in zip(sources, marks, strict=True):
+        if mark is not None:
+            source.metadata_props[PARAMETER] = mark
+    inherit(made, sources)
+    assert made.metadata_props.get(PARAMETER) == expected

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from irprune.errors import IrpruneError
 from irprune.model import Model, Parameter, Provenance
-from irprune.roles import BUFFER, PARAMETER
+from irprune.roles import BUFFER, PARAMETER, TRAINED
 from irprune.tidy import add_initializer, remove_dead
 
 MODULE, SOURCE = "irprune.module", "irprune.source"
@@ -183,7 +183,7 @@ def _keep_state(graph: ir.Graph, module: nn.Module) -> dict[str, Parameter]:
         if value.const_value is not None:
             value.const_value = _copied(value.const_value)
         if name in own:
-            value.metadata_props[PARAMETER] = "1" if name in trained else BUFFER
+            value.metadata_props[PARAMETER] = TRAINED if name in trained else BUFFER
     tensors = module.state_dict(keep_vars=True)
     homes: dict[int, str] = {}
     for name, tensor in tensors.items():

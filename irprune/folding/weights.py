@@ -1,8 +1,9 @@
 """Weights that the graph computes from other weights: standardised, normalised, low-rank sums.
 
 Channels can be sliced from a tensor, not from what computes it, so such a weight becomes an
-initializer. What only moves a weight (a Transpose before a MatMul) stays, and with it the weight's
-name; so does what dequantises one, or its integers would be lost.
+initializer; one that trains where a parameter went into it. What only moves a weight (a Transpose
+before a MatMul) stays, and with it the weight's name; so does what dequantises one, or its integers
+would be lost.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from irprune.folding.constants import evaluate
 from irprune.names import Names
 from irprune.ops import bodies, rule_for
 from irprune.queries import constant_of, describe, dims_of
+from irprune.roles import inherit, origins
 from irprune.tidy import add_initializer
 
 _MOVES = frozenset(
@@ -54,7 +56,9 @@ def fold_weights(graph: ir.Graph, failures: dict[str, str]) -> int:
             if array is not None:
                 name = value.name or ""
                 value.name = names.value(f"{name}_folded")
-                value.replace_all_uses_with(add_initializer(graph, name, array))
+                made = add_initializer(graph, name, array)
+                inherit(made, origins([value]))
+                value.replace_all_uses_with(made)
                 count += 1
     return count
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto
 from strategies import Net, feeds_of, proto_of, relative_error, run
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
+from irprune import api, from_torch, load, to_torch
 from irprune.channels import analyse
 from irprune.folding.weights import fold_weights
 from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.normalize import Normalize
+from irprune.roles import BUFFER, PARAMETER, TRAINED, Role, roles
 from irprune.shapes import infer
 
 
@@ -108,3 +115,89 @@ def test_a_product_of_parameters_alone_keeps_their_names() -> None:
     model = net.model()
     assert fold_weights(model.ir.graph, {}) == 0
     assert {"table", "fc.weight"} <= set(model.ir.graph.initializers)
+
+
+@pytest.mark.parametrize(
+    ("weight", "scale", "role"),
+    [
+        (TRAINED, None, Role.PARAMETER),
+        (BUFFER, TRAINED, Role.PARAMETER),
+        (BUFFER, None, Role.CONSTANT),
+        (None, None, Role.CONSTANT),
+    ],
+)
+def test_what_is_computed_from_a_parameter_is_one(
+    weight: str | None, scale: str | None, role: Role
+) -> None:
+    net = Net()
+    x = net.op("Mul", net.tokens(4, name="a"), net.weight(4, name="trained"))
+    half = net.op("Mul", net.weight(4, 3, name="w"), net.constant(np.float32(0.5)))
+    net.op("MatMul", x, net.op("Mul", half, net.weight(1, 3, name="s"), name="folded"), name="y")
+    model = net.model()
+    graph = model.ir.graph
+    for name, mark in (("trained", TRAINED), ("w", weight), ("s", scale)):
+        if mark is not None:
+            graph.initializers[name].metadata_props[PARAMETER] = mark
+    Normalize().run(model, Context())
+    assert roles(graph)[graph.initializers["folded"]] is role
+
+
+def test_a_graph_without_marks_gets_none() -> None:
+    model = _net().model()
+    Normalize().run(model, Context())
+    found = roles(model.ir.graph)
+    assert found[model.ir.graph.initializers["w.standardised"]] is Role.PARAMETER
+    assert not any(value.metadata_props for value in found)
+
+
+class Standardised(nn.Conv2d):
+    """As in ResNetV2 and NFNet: the weight is standardised in every forward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        w = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        w = w / (self.weight.std((1, 2, 3), keepdim=True) + 1e-5)
+        return self._conv_forward(x, w, self.bias)
+
+
+class Parametrised(nn.Module):
+    """Weights that are computed from parameters, statistics, and constants that never train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = Standardised(3, 8, 1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.b = weight_norm(nn.Conv2d(8, 8, 1))
+        self.c = spectral_norm(nn.Conv2d(8, 8, 1))
+        self.fc = nn.Linear(8, 4)
+        self.fc.bias.requires_grad_(False)
+        self.register_buffer("position", torch.randn(5, 5))
+        self.mask = torch.ones(5, 5).tril()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.a(x))) + self.position
+        x = torch.relu(self.b(x)) * self.mask
+        return self.fc((0.5 * torch.relu(self.c(x))).mean((2, 3)))
+
+
+def test_reparametrised_layers_of_a_module_train(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 5, 5)
+    model = from_torch(Parametrised(), (x,))
+    small = api.run("normalize, prune{ratio=0.3 scope=local}, compact", model).model
+    small.save(path := tmp_path / "small.onnx")
+    statistics = {"norm.running_mean", "norm.running_var"}
+    for again in (small, load(path)):
+        net = to_torch(again).train()
+        weights = [name for name, p in net.named_parameters() if p.dim() == 4]
+        assert len(weights) == 3
+        trains = {*dict(net.named_parameters())}
+        kept = {"position", "fc.bias", *statistics}
+        assert net.state_dict().keys() - {"norm.num_batches_tracked"} == trains | kept
+        assert not trains & kept
+        before = {name: again.tensors()[name].numpy() for name in again.ir.graph.initializers}
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        net(x).square().mean().backward()
+        optimizer.step()
+        again.update_from(net)
+        moved = {n for n, was in before.items() if (again.tensors()[n].numpy() != was).any()}
+        assert moved - {"norm.num_batches_tracked"} == trains | statistics

@@ -12,6 +12,7 @@ from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.convert_opset import ConvertOpset
 from irprune.passes.normalize import Normalize
+from irprune.roles import BUFFER, PARAMETER, TRAINED
 from irprune.structure import check
 
 
@@ -33,6 +34,9 @@ def test_the_network_stays_the_same(to: int) -> None:
     model = _net(9)
     model.ir.metadata_props["author"] = "someone"
     weight = model.ir.graph.initializers["a.w"].const_value
+    marks = {"a.w": TRAINED, "y.w": BUFFER}
+    for name, mark in marks.items():
+        model.ir.graph.initializers[name].metadata_props[PARAMETER] = mark
     before = proto_of(model)
     report = ConvertOpset(to).run(model, Context())
     check(model, Context())
@@ -42,6 +46,8 @@ def test_the_network_stays_the_same(to: int) -> None:
     assert model.ir.metadata_props["author"] == "someone"
     assert [v.name for v in model.ir.graph.inputs] == ["x"]
     assert model.ir.graph.initializers["a.w"].const_value is weight
+    for name, mark in marks.items():
+        assert model.ir.graph.initializers[name].metadata_props == {PARAMETER: mark}
     feeds = feeds_of(before, 1)
     expected, found = run(before, feeds), run(proto_of(model), feeds)
     for name, array in expected.items():

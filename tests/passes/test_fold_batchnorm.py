@@ -17,6 +17,7 @@ from irprune.passbase import Context
 from irprune.passes.fold_batchnorm import FoldBatchNorm
 from irprune.passes.normalize import Normalize
 from irprune.plan import Plan
+from irprune.roles import BUFFER, PARAMETER, TRAINED, Role, roles
 
 Parse = Callable[..., Model]
 Same = Callable[..., None]
@@ -178,6 +179,38 @@ def test_half_precision(parse: Parse, factor: float, expected: list[str]) -> Non
     after = fold(model)
     assert ops(after) == expected
     assert {v.dtype for v in after.ir.graph.initializers.values()} == {ir.DataType.FLOAT16}
+
+
+@pytest.mark.parametrize(
+    ("follower", "trains", "expected"),
+    [
+        ("BatchNormalization(a, gamma, beta, mean, var)", "gamma", {"w", "beta"}),
+        ("BatchNormalization(a, gamma, beta, mean, var)", "beta", {"beta"}),
+        ("BatchNormalization(a, gamma, beta, mean, var)", "other", {"other"}),
+        ("Mul(a, s)", "s", {"w"}),
+        ("Add(a, s)", "s", {"s"}),
+        ("Add(a, s)", "w", {"w"}),
+    ],
+)
+def test_what_takes_a_parameter_in_trains(
+    parse: Parse, follower: str, trains: str, expected: set[str]
+) -> None:
+    """Frozen weights and constants train once they hold a product or sum with what does."""
+    model = randomised(
+        parse(f"""g (float[N, 3, 5, 5] x) => (float[N, 4, 3, 3] y)
+        {weights(f"float[4, 3, 3, 3] w, float[1, 4, 1, 1] s, float[1, 4, 1, 1] other, {NORM}")} {{
+        a = Conv(x, w)
+        n = {follower}
+        p = Abs(n)
+        y = Add(p, other)
+    }}""")
+    )
+    initializers = model.ir.graph.initializers
+    for name in {"w", "mean", "var"} & set(initializers):
+        initializers[name].metadata_props[PARAMETER] = BUFFER
+    initializers[trains].metadata_props[PARAMETER] = TRAINED
+    found = roles(fold(model).ir.graph)
+    assert {v.name for v, role in found.items() if role is Role.PARAMETER} == expected
 
 
 def test_it_stands_before_prune(parse: Parse) -> None:
