@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from enum import Enum
 
@@ -14,6 +15,8 @@ PARAMETER = "irprune.parameter"
 """Metadata of an initializer that is one parameter of its source: all its uses stay tied."""
 TRAINED, BUFFER = "1", "buffer"
 """What that metadata says: the source trains the initializer, or keeps it but does not train it."""
+MADE_OF = "irprune.made-of"
+"""Metadata of an initializer that pruning put in the place of others: their names, as JSON."""
 
 _STATISTICS = {"BatchNormalization": (3, 4)}
 _SETTINGS = {
@@ -121,6 +124,24 @@ def inherit(made: ir.Value, sources: Iterable[ir.Value]) -> None:
     """Mark an initializer that a pass computed as a parameter where a parameter went into it."""
     if any(source.metadata_props.get(PARAMETER, BUFFER) != BUFFER for source in sources):
         made.metadata_props[PARAMETER] = TRAINED
+
+
+def succeed(made: ir.Value, sources: Iterable[ir.Value]) -> None:
+    """Let an initializer inherit from those in whose place pruning puts it, and note their names.
+
+    The names tell what to do with the new one where only the old ones are known, as an optimizer.
+    """
+    sources = list(sources)
+    inherit(made, sources)
+    names = [name for source in sources for name in (source.name or "", *predecessors(source))]
+    if names:
+        made.metadata_props[MADE_OF] = json.dumps([*dict.fromkeys(names)])
+
+
+def predecessors(value: ir.Value) -> list[str]:
+    """Return the names of the initializers that pruning replaced by this one, nearest first."""
+    names: list[str] = json.loads(value.metadata_props.get(MADE_OF, "[]"))
+    return names
 
 
 def trained(model: ir.Model) -> set[str]:

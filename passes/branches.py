@@ -7,7 +7,7 @@ or Concat have length 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -20,6 +20,7 @@ from irprune.names import Names
 from irprune.plan import Balanced, Plan, count, take
 from irprune.proof.probe import HALF, promote
 from irprune.queries import constant_of, dims_of
+from irprune.roles import origins, succeed
 from irprune.tidy import add_initializer, is_used, only_use, take_over
 
 _IR_VERSION = 8
@@ -192,7 +193,8 @@ class _Surgeon:
         if not _holds(bias, total):
             return
         name = self._names.value(f"{bias.name}_folded")
-        maker.replace_input_with(place, self._initializer(name, total, bias))
+        sources = origins([bias, *(v for k, v in enumerate(node.inputs) if k != index)])
+        maker.replace_input_with(place, self._initializer(name, total, bias.dtype, sources))
         name, former = node.outputs[0].name or "", node.outputs[0]
         _hand_on(node, self._names, index)
         if former.name == name:  # a sum of another meaning than before: it takes that one's name
@@ -219,9 +221,10 @@ class _Surgeon:
         """Return a value with these numbers, of the type of the one that a node read."""
         assert former is not None and former.dtype is not None
         name = self._names.value(f"{node.name}_constant")
+        sources = origins([former], without=self._remains.gone)
         if _holds(former, array):
-            return self._initializer(name, array, former)
-        wide = add_initializer(self._graph, name, array)
+            return self._initializer(name, array, former.dtype, sources)
+        wide = self._initializer(name, array, ir.DataType.from_numpy(array.dtype), sources)
         cast = ir.node("Cast", [wide], {"to": former.dtype}, name=self._names.node(f"{name}_cast"))
         value = cast.outputs[0]
         value.name = self._names.value(f"{name}_cast")
@@ -229,10 +232,14 @@ class _Surgeon:
         node.prepend(cast)
         return value
 
-    def _initializer(self, name: str, array: Array, like: ir.Value | None) -> ir.Value:
-        assert like is not None and like.dtype is not None
-        tensor = ir.Tensor(array.astype(like.dtype.numpy()), dtype=like.dtype, name=name)
-        return add_initializer(self._graph, name, tensor)
+    def _initializer(
+        self, name: str, array: Array, dtype: ir.DataType | None, sources: Iterable[ir.Value]
+    ) -> ir.Value:
+        assert dtype is not None
+        tensor = ir.Tensor(array.astype(dtype.numpy()), dtype=dtype, name=name)
+        made = add_initializer(self._graph, name, tensor)
+        succeed(made, sources)
+        return made
 
 
 def _numbers(graph: ir.Graph, plan: Plan, remains: Remains) -> dict[str, Array]:

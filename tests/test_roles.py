@@ -7,7 +7,16 @@ import onnx_ir as ir
 import pytest
 from strategies import Net, value_of
 
-from irprune.roles import BUFFER, PARAMETER, TRAINED, inherit, origins, trained
+from irprune.roles import (
+    BUFFER,
+    PARAMETER,
+    TRAINED,
+    inherit,
+    origins,
+    predecessors,
+    succeed,
+    trained,
+)
 
 
 @pytest.mark.parametrize("marked", [False, True])
@@ -51,3 +60,15 @@ def test_one_parameter_makes_the_result_a_parameter(
             source.metadata_props[PARAMETER] = mark
     inherit(made, sources)
     assert made.metadata_props.get(PARAMETER) == expected
+
+
+def test_a_successor_knows_all_whose_place_it_took() -> None:
+    bias, shift, first, last = (ir.Value(name=n) for n in ("bias", "shift", "first", "last"))
+    bias.metadata_props[PARAMETER] = TRAINED
+    succeed(first, [bias, shift])
+    succeed(last, [first, shift])
+    assert predecessors(last) == ["first", "bias", "shift"]
+    assert last.metadata_props[PARAMETER] == TRAINED
+    alone = ir.Value(name="alone")
+    succeed(alone, [])
+    assert predecessors(alone) == [] and not alone.metadata_props

@@ -12,6 +12,7 @@ from irprune.errors import IrpruneError
 from irprune.frontends.torch.export import MODULE
 from irprune.model import Model, Parameter
 from irprune.plan import Plan, take
+from irprune.roles import predecessors
 
 _BIASED = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 _VIEWS = {
@@ -71,9 +72,11 @@ def _check_nothing_added(model: Model) -> None:
                 continue
             if not tensor.dtype.is_floating_point() or not np.any(tensor.numpy()):
                 continue
-            if index == place or MODULE not in node.metadata_props:
+            moved = index == place or MODULE not in node.metadata_props
+            if moved or predecessors(value):
                 raise IrpruneError(
                     f"a pass gave it values ({value.name}) for which the module has no parameter",
                     node=f"{node.name} ({node.op_type})",
-                    mend="give that layer a bias, or leave dead-channels out of the pipeline",
+                    mend="give that layer a bias, leave dead-channels out of the pipeline, or "
+                    "keep a channel of a branch that is removed",
                 )

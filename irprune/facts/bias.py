@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -9,6 +11,7 @@ import onnx_ir as ir
 from irprune.facts.linear import Linear, is_constant
 from irprune.names import Names
 from irprune.queries import constant_of, dims_of
+from irprune.roles import inherit, origins, succeed
 from irprune.tidy import add_initializer, only_use
 
 Sums = npt.NDArray[np.float64]
@@ -50,7 +53,10 @@ def _channels(linear: Linear) -> int:
 
 
 class Biases:
-    """Adds constants to the results of nodes of a graph, in place."""
+    """Adds constants to the results of nodes of a graph, in place.
+
+    What holds such a constant is a parameter where the node's weight is one.
+    """
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
@@ -60,33 +66,35 @@ class Biases:
         """Add ``sums``, one number per output channel, to the node's result."""
         node = linear.node
         if node.op_type == "MatMul":
-            self._add_after(node, sums)
+            self._add_after(linear, sums)
             return
         sums = sums / node.attributes.get_float("beta", 1.0) if node.op_type == "Gemm" else sums
-        old = node.inputs[2] if len(node.inputs) > 2 else None
-        self._replace(node, 2, old, sums)
+        self._replace(node, 2, linear.weight, sums)
 
-    def _replace(self, node: ir.Node, index: int, old: ir.Value | None, sums: Sums) -> None:
-        """Feed an input with its old numbers plus ``sums``."""
+    def _replace(self, node: ir.Node, index: int, weight: ir.Value, sums: Sums) -> None:
+        """Feed an input with its old numbers plus ``sums``, which a weight went into."""
+        old = node.inputs[index] if len(node.inputs) > index else None
         array = constant_of(old)
         numbers = sums if array is None else array.astype(np.float64) + sums
         if old is not None and private(old):
             store(old, numbers)
+            inherit(old, [weight])
             return
         if len(node.inputs) <= index:
             node.resize_inputs(index + 1)
-        node.replace_input_with(index, self._initializer(node, numbers))
+        node.replace_input_with(index, self._initializer(node, numbers, [old, weight]))
 
-    def _add_after(self, node: ir.Node, sums: Sums) -> None:
+    def _add_after(self, linear: Linear, sums: Sums) -> None:
         """Add to a MatMul's result: in the Add that follows it, or in a new one."""
+        node = linear.node
         result = node.outputs[0]
         name = result.name
         found = _following_constant(result, len(sums))
         if found is not None:
             add, index = found
-            self._replace(add, index, add.inputs[index], sums)
+            self._replace(add, index, linear.weight, sums)
         else:
-            operands = [result, self._initializer(node, sums)]
+            operands = [result, self._initializer(node, sums, [linear.weight])]
             add = ir.node("Add", operands, name=self._names.node(f"{node.name}_add"))
             self.graph.insert_after(node, add)
             total = add.outputs[0]
@@ -100,13 +108,17 @@ class Biases:
         """Give an activation that no longer holds what it held another name."""
         value.name = self._names.value(stem)
 
-    def _initializer(self, node: ir.Node, numbers: Sums) -> ir.Value:
+    def _initializer(
+        self, node: ir.Node, numbers: Sums, sources: Iterable[ir.Value | None]
+    ) -> ir.Value:
         """Return a new initializer in the dtype of the node's result."""
         dtype = node.outputs[0].dtype
         assert dtype is not None
         name = self._names.value(f"{node.name}_bias")
         tensor = ir.Tensor(numbers.astype(dtype.numpy()), dtype=dtype, name=name)
-        return add_initializer(self.graph, name, tensor)
+        made = add_initializer(self.graph, name, tensor)
+        succeed(made, origins(sources))
+        return made
 
 
 def _following_constant(value: ir.Value, channels: int) -> tuple[ir.Node, int] | None:

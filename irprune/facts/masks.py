@@ -7,6 +7,7 @@ import onnx_ir as ir
 from irprune.folding.constants import evaluate
 from irprune.ops.elementwise import Elementwise
 from irprune.queries import constant_of
+from irprune.roles import origins, succeed
 from irprune.tidy import add_initializer
 
 
@@ -26,7 +27,9 @@ def fold_masks(graph: ir.Graph) -> int:
             continue
         (array,) = evaluate(node, arrays, graph.opset_imports)
         result.name = None
-        result.replace_all_uses_with(add_initializer(graph, name, array))
+        made = add_initializer(graph, name, array)
+        succeed(made, origins([result]))
+        result.replace_all_uses_with(made)
         graph.remove(node, safe=True)
         for source in dict.fromkeys(sources):
             if not source.uses() and not source.is_graph_output():

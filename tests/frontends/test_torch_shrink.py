@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from irprune import (
     apply_to_module,
     export_state_dict,
     from_torch,
+    to_torch,
 )
 
 IMAGE, TOKENS = torch.randn(2, 3, 8, 8), torch.tensor([[1, 2, 3], [4, 5, 6]])
@@ -187,4 +189,32 @@ def test_values_that_moved_to_a_new_bias_are_refused() -> None:
         module[0].bias[:3] = 1
     result = api.run("normalize, dead-channels, compact", from_torch(module, (IMAGE,)))
     with pytest.raises(IrpruneError, match="for which the module has no parameter"):
+        export_state_dict(result)
+
+
+class Residual(nn.Module):
+    """A branch that ends in a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+        self.inner, self.end = nn.Conv2d(8, 6, 1), nn.Conv2d(6, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        return self.head(torch.relu(x + self.end(torch.relu(self.inner(x)))))
+
+
+def test_the_constant_of_a_removed_branch_is_refused(tmp_path: Path) -> None:
+    """It trains, and the module has nothing that could hold what it learnt."""
+    overrides = tmp_path / "none.toml"
+    overrides.write_text('[groups."inner.weight"]\nkeep = 0\n')
+    text = f'normalize, prune{{ratio=0 scope=local min=0 overrides="{overrides}"}}, compact'
+    result = api.run(text, from_torch(Residual(), (IMAGE,)))
+    net = to_torch(result.model)
+    (left,) = (name for name, p in net.named_parameters() if p.dim() == 4 and len(p) == 1)
+    with torch.no_grad():
+        net.get_parameter(left).add_(1)
+    result.model.update_from(net)
+    with pytest.raises(IrpruneError, match=f"gave it values .{left}. for which the module"):
         export_state_dict(result)

@@ -31,6 +31,7 @@ from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.compact import Compact, compact_graph
 from irprune.plan import Plan
+from irprune.roles import BUFFER, PARAMETER, TRAINED, Role, predecessors, roles
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,28 @@ def test_a_constant_stays_as_one_number_per_channel(runner: OrtRunner) -> None:
     constant = add.inputs[1]
     assert constant is not None and constant.shape == ir.Shape([1, 4, 1, 1])
     assert add.outputs[0].name == "b0.sum"
+
+
+@pytest.mark.parametrize(
+    ("branch", "role"), [(TRAINED, Role.PARAMETER), (BUFFER, Role.CONSTANT), (None, Role.CONSTANT)]
+)
+def test_a_constant_trains_where_what_it_was_computed_from_did(
+    branch: str | None, role: Role
+) -> None:
+    model = _net("basic").model()
+    graph = model.ir.graph
+    (add,) = (node for node in graph if node.op_type == "Add")
+    norm = add.inputs[1].producer()
+    last = norm.inputs[0].producer()
+    for name in ("stem.w", "b0.w", last.inputs[1].name):  # what the constant does not depend on
+        graph.initializers[name].metadata_props[PARAMETER] = TRAINED
+    if branch is not None:
+        last.inputs[2].metadata_props[PARAMETER] = branch
+    names = [value.name for value in (last.inputs[2], *norm.inputs[1:])]
+    small = removed(model, emptying(model, "b0.w")).ir.graph
+    (add,) = (node for node in small if node.op_type == "Add")
+    assert roles(small)[add.inputs[1]] is role
+    assert predecessors(add.inputs[1]) == names
 
 
 def test_constants_of_successive_blocks_become_one(runner: OrtRunner) -> None:

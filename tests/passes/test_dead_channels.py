@@ -23,6 +23,7 @@ from irprune.passes.dead_channels import DeadChannels
 from irprune.passes.normalize import Normalize
 from irprune.plan import Plan
 from irprune.queries import constant_of
+from irprune.roles import BUFFER, PARAMETER, TRAINED, Role, predecessors, roles
 from irprune.shapes import infer
 from irprune.structure import check
 
@@ -50,6 +51,24 @@ def test_constants_fold_into_the_bias_of_a_point_wise_convolution(bias: bool) ->
     assert report["edited"] == {"folded": 2, "merged": 0}
     assert removed(model, "a.w", 0) == [1, 2, 4]
     assert ("y.b" if bias else "y.Conv_bias") in model.ir.graph.initializers
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("weight", "role"), [(TRAINED, Role.PARAMETER), (BUFFER, Role.CONSTANT)])
+def test_a_bias_that_takes_constants_trains_where_its_layer_does(
+    weight: str, role: Role, bias: bool
+) -> None:
+    net = Example()
+    x = net.layer(net.input("N", 3, 8, 8), net.filters(6, 3, zero=(1,)), np.ones(6), "a")
+    net.layer(net.op("Relu", x), net.filters(4, 6, 1), np.zeros(4) if bias else None, "y")
+    model = net.model()
+    initializers = model.ir.graph.initializers
+    initializers["y.w"].metadata_props[PARAMETER] = weight
+    initializers["a.w"].metadata_props[PARAMETER] = TRAINED
+    select(model)
+    name = "y.b" if bias else "y.Conv_bias"
+    assert roles(model.ir.graph)[initializers[name]] is role
+    assert predecessors(initializers[name]) == ([] if bias else ["y.w"])
 
 
 def test_of_the_constants_that_meet_zero_padding_the_largest_carries_the_others() -> None:

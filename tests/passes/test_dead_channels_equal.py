@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from masked_nets import Example, counts, removed, select
 
+from irprune.roles import PARAMETER, TRAINED, predecessors, trained
+
 
 def test_equal_channels_merge_through_normalisation_and_padding() -> None:
     net = Example()
@@ -96,10 +98,13 @@ def test_masks_are_multiplied_into_weights() -> None:
     x = net.op("Conv", net.input(1, 3, 8, 8), net.op("Mul", mask, w, name="a.w"), name="a")
     net.layer(x, net.filters(4, 5), name="y")
     model = net.model()
+    model.ir.graph.initializers["a.orig"].metadata_props[PARAMETER] = TRAINED
     report = select(model)
     assert counts(report) == {"zero": 2} and report["masks"] == 2
     assert removed(model, "a.w", 0) == [1, 3]
     assert model.ir.graph.initializers.keys() == {"a.w", "y.w"}
+    assert trained(model.ir) == {"a.w"}
+    assert predecessors(model.ir.graph.initializers["a.w"])[-1] == "a.orig"
 
 
 @pytest.mark.parametrize("left", [True, False])

@@ -19,7 +19,7 @@ from irprune.backends.torch.lowering.places import Places
 from irprune.errors import IrpruneError
 from irprune.folding.constants import EVALUATED, evaluate
 from irprune.queries import Dim, describe, dims_of
-from irprune.roles import Role, roles
+from irprune.roles import MADE_OF, Role, predecessors, roles
 
 MOST_EVALUATED = 1 << 22
 """Elements of a constant that is computed once, when the graph is lowered."""
@@ -104,6 +104,8 @@ class Lowering:
         module = Lowered(root, self.graph, "Lowered")
         self.places.mark_temporary(module)
         module.meta[NAMES] = self.places.names(module)
+        made = {value.name: predecessors(value) for value in self.roles}
+        module.meta[MADE_OF] = {name: names for name, names in made.items() if names}
         alive = set(self.graph.nodes)
         module.meta[VALUES] = {
             value.name: node.name for value, node in self.made.items() if node in alive

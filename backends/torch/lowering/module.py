@@ -26,7 +26,8 @@ class Lowered(fx.GraphModule):
     `load_state_dict` speak the initializers' names, of a pickled copy too. Where such a name is no
     path of attributes that torch can carry, or a layer holds the tensor under another one,
     `meta["irprune.names"]` maps the torch path to the initializer name.
-    `meta["irprune.values"]` maps names of ONNX values to names of nodes of `graph`.
+    `meta["irprune.values"]` maps names of ONNX values to names of nodes of `graph`, and
+    `meta["irprune.made-of"]` names of tensors that pruning made to the names of those it replaced.
     """
 
     @property
