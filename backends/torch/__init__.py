@@ -58,17 +58,22 @@ def carry_optimizer(optimizer: Optimizer, old: nn.Module, new: nn.Module, plan: 
     Each state tensor of a parameter (momentum, averages of gradients and of their squares, ...) is
     sliced by what the plan keeps of that parameter, also where each group of a convolution keeps
     other channels; steps and other scalars stay. Parameter groups keep their settings, and the
-    current learning rate among them; what the plan removes altogether leaves its group.
+    current learning rate among them; what the plan removes altogether leaves its group. What is
+    frozen in `old` (`requires_grad`) is frozen in `new`.
+
+    What pruning made, the constant of a removed branch or a new bias, has no state yet: it starts
+    without, in the group of a parameter that it replaces, and frozen where all of those are.
 
     Args:
         optimizer: of the parameters of `old`; it is left as it is.
         old: the lowered model before the plan.
-        new: the lowered model after it.
+        new: the lowered model after it; only what has to be frozen in it changes.
         plan: from the one to the other: `Result.plan`, where `old` was lowered from the base.
 
     Raises:
-        IrpruneError: the plan does not lead from `old` to `new`, or the optimizer keeps a tensor
-            that is laid out unlike its parameter.
+        IrpruneError: the plan does not lead from `old` to `new`, `new` has a parameter that neither
+            `old` has nor pruning made (a weight that `normalize` folded in between), or the
+            optimizer keeps a tensor that is laid out unlike its parameter.
     """
     from irprune.backends.torch import carry
 

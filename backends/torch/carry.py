@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from inspect import signature
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,41 +12,76 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from irprune.backends.torch.lowering.module import Lowered
 from irprune.errors import IrpruneError
 from irprune.plan import Plan, take
+from irprune.roles import MADE_OF
+
+_MOST_NAMED = 4
 
 
 def carry_optimizer(optimizer: Optimizer, old: nn.Module, new: nn.Module, plan: Plan) -> Optimizer:
     """See `irprune.backends.torch.carry_optimizer`."""
     before, after = dict(old.named_parameters()), dict(new.named_parameters())
-    if fresh := [name for name in after if name not in before]:
-        raise IrpruneError(
-            f"the old module has no parameter {', '.join(fresh[:4])}",
-            mend="lower the model before and after the plan, with the same passes",
-        )
-    places = {name: _places(name, before[name], after[name], plan) for name in after}
+    replaced = _replaced(new, before, after)
+    places = {
+        name: _places(name, before[name], after[name], plan) for name in after if name in before
+    }
     names = {id(parameter): name for name, parameter in before.items()}
+    held = [[_name(parameter, names) for parameter in g["params"]] for g in optimizer.param_groups]
+    state = {
+        after[name]: _sliced(
+            name, optimizer.state[before[name]], before[name], after[name], places[name]
+        )
+        for name in chain(*held)
+        if name in places and before[name] in optimizer.state
+    }
+    heirs = _heirs(replaced, {*chain(*held)})
     groups: list[dict[str, Any]] = []
-    state: dict[Tensor, dict[str, Any]] = {}
-    for group in optimizer.param_groups:
-        held = {_name(parameter, names): parameter for parameter in group["params"]}
-        alive = {name: old for name, old in held.items() if name in after}
-        if not alive:  # a branch that is gone took its parameters with it
+    for group, members in zip(optimizer.param_groups, held, strict=True):
+        labels = dict(zip(members, group.get("param_names", members), strict=True))
+        left = {name: label for name, label in labels.items() if name in after}
+        left |= {name: name for name, former in heirs.items() if former in labels}
+        if not left:  # a branch that is gone took its parameters with it
             continue
-        left = {**group, "params": [after[name] for name in alive]}
+        groups.append({**group, "params": [after[name] for name in left]})
         if "param_names" in group:
-            labels = zip(group["param_names"], held, strict=True)
-            left["param_names"] = [label for label, name in labels if name in after]
-        groups.append(left)
-        for name, parameter in alive.items():
-            if parameter in optimizer.state:
-                kept = optimizer.state[parameter]
-                state[after[name]] = _sliced(name, kept, parameter, after[name], places[name])
+            groups[-1]["param_names"] = [*left.values()]
     known = signature(type(optimizer)).parameters
     settings = {name: value for name, value in optimizer.defaults.items() if name in known}
     result = type(optimizer)(groups, **settings)
     result.state.update(state)
+    for name, parameter in after.items():
+        if not any(before[former].requires_grad for former in replaced.get(name, [name])):
+            parameter.requires_grad_(False)
     return result
+
+
+def _replaced(new: nn.Module, before: Container[str], after: Iterable[str]) -> dict[str, list[str]]:
+    """Return which old parameters each one stands for that pruning made, nearest first."""
+    made = new.meta.get(MADE_OF, {}) if isinstance(new, Lowered) else {}
+    found = {
+        name: [former for former in made.get(name, ()) if former in before]
+        for name in after
+        if name not in before
+    }
+    if unknown := [name for name, formers in found.items() if not formers]:
+        raise IrpruneError(
+            f"the old module has no parameter {', '.join(unknown[:_MOST_NAMED])}",
+            mend="lower the model before and after the plan, with the same passes; "
+            "normalize it before it is first lowered",
+        )
+    return found
+
+
+def _heirs(replaced: Mapping[str, Sequence[str]], held: Container[str]) -> dict[str, str]:
+    """Return in whose parameter group each parameter belongs that pruning made."""
+    found = {}
+    for name, formers in replaced.items():
+        optimized = [former for former in formers if former in held]
+        if optimized:
+            found[name] = optimized[0]
+    return found
 
 
 def _name(parameter: Tensor, names: Mapping[int, str]) -> str:

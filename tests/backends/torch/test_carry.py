@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from branch_nets import Blocks, emptying
 from hypothesis import given, settings
 from strategies import Net, compacted, kept_part, random_keep, seeds
 from torch import nn
@@ -17,6 +18,9 @@ from irprune import IrpruneError, Plan, api
 from irprune.backends.torch import carry_optimizer, to_torch
 from irprune.channels import analyse
 from irprune.model import Model
+from irprune.passbase import Context
+from irprune.passes.compact import Compact
+from irprune.roles import PARAMETER, TRAINED
 
 OPTIMIZERS: list[Callable[[Any], torch.optim.Optimizer]] = [
     lambda parameters: torch.optim.SGD(parameters, 0.1, momentum=0.9, nesterov=True),
@@ -117,6 +121,96 @@ def test_a_parameter_that_is_gone_takes_its_name_along() -> None:
     assert group["param_names"] == ["its weight"]
     assert group["params"] == [new.weight]
     assert optimizer.param_groups[0]["param_names"] == ["its bias", "its weight"]
+
+
+def test_what_is_frozen_stays_frozen() -> None:
+    model = _net(0)
+    plan = analyse(model.ir.graph).plan(random_keep(analyse(model.ir.graph), 0))
+    old, new = to_torch(model), to_torch(compacted(model, plan))
+    old.get_parameter("a.w").requires_grad_(False)
+    new.get_parameter("w").requires_grad_(False)
+    carried = carry_optimizer(torch.optim.SGD(old.parameters(), 0.1), old, new, plan)
+    frozen = [name for name, p in new.named_parameters() if not p.requires_grad]
+    assert sorted(frozen) == ["a.w", "w"]
+    before = new.get_parameter("a.w").detach().clone()
+    _step(new, carried)
+    torch.testing.assert_close(new.get_parameter("a.w"), before, rtol=0, atol=0)
+
+
+def _branches() -> Model:
+    """Two blocks whose branches end in a bias."""
+    net = Blocks()
+    x = net.relu(net.biased(net.input("N", 2, 4, 4), 2, 4, name="stem"))
+    for name in ("p", "q"):
+        y = net.biased(net.relu(net.biased(x, 4, 3, name=name)), 3, 4, name=f"{name}.end")
+        x = net.relu(net.op("Add", x, y, name=f"{name}.sum"))
+    net.op("Flatten", net.op("GlobalAveragePool", net.biased(x, 4, 3, name="head")), name="y")
+    return net.model()
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("marked", [False, True])
+def test_what_a_removed_branch_leaves_starts_without_state(marked: bool, named: bool) -> None:
+    model = _branches()
+    for value in model.ir.graph.initializers.values() if marked else ():
+        value.metadata_props[PARAMETER] = TRAINED
+    old = to_torch(model)
+    parameters = dict(old.named_parameters())
+    ends = {"p.end.b", "p.end.w"}
+    items = [(name, p) if named else p for name, p in parameters.items() if name not in ends]
+    rest = [(name, parameters[name]) if named else parameters[name] for name in sorted(ends)]
+    groups = [{"params": items}, {"params": rest, "lr": 0.5}]
+    optimizer = torch.optim.SGD(groups, 0.1, momentum=0.9)
+    _step(old, optimizer)
+    model.update_from(old)
+    small = model.clone()
+    for weight in ("p.w", "q.w"):  # the second plan also names what the first one left
+        small.pending = emptying(small, weight)
+        Compact().run(small, Context())
+    plan = small.plan
+    new = to_torch(small)
+    made = new.meta["irprune.made-of"]
+    first, second = sorted(made, key=lambda name: "q" in name)
+    assert made == {first: ["p.end.b"], second: ["q.end.b"]}
+    carried = carry_optimizer(optimizer, old, new, plan)
+    one, two = ([id(p) for p in group["params"]] for group in carried.param_groups)
+    assert two == [id(new.get_parameter(first))] and carried.param_groups[1]["lr"] == 0.5
+    assert one[-1] == id(new.get_parameter(second)) and len(one) == 5
+    if named:
+        assert carried.param_groups[1]["param_names"] == [first]
+    assert carried.state.keys() == {p for n, p in new.named_parameters() if n not in made}
+    before = new.get_parameter(first).detach().clone()
+    _step(new, carried)
+    assert not torch.equal(new.get_parameter(first), before)
+    small.update_from(new)
+
+
+def test_what_came_of_frozen_or_other_parameters_alone_is_left_alone() -> None:
+    model = _branches()
+    old = to_torch(model)
+    old.get_parameter("p.end.b").requires_grad_(False)
+    others = [p for name, p in old.named_parameters() if not name.startswith("q")]
+    small = model.clone()
+    small.pending = emptying(model, "p.w", "q.w")
+    Compact().run(small, Context())
+    new = to_torch(small)
+    carried = carry_optimizer(torch.optim.SGD(others, 0.1), old, new, small.plan)
+    frozen = [name for name, p in new.named_parameters() if not p.requires_grad]
+    assert [new.meta["irprune.made-of"][name] for name in frozen] == [["p.end.b"]]
+    held = {id(p) for p in carried.param_groups[0]["params"]}
+    left = [name for name, p in new.named_parameters() if id(p) not in held]
+    assert [new.meta["irprune.made-of"][name] for name in left] == [["q.end.b"]]
+
+
+def test_weights_that_were_folded_in_between_are_refused() -> None:
+    net = Net()
+    w = net.op("Mul", net.weight(4, 3, name="w"), net.weight(1, 3, name="s"), name="folded")
+    net.op("MatMul", net.input("N", 4), w, name="y")
+    model = net.model()
+    old = to_torch(model)
+    new = to_torch(api.run("normalize", model, verify=False).model)
+    with pytest.raises(IrpruneError, match="no parameter folded; .* normalize it before"):
+        carry_optimizer(torch.optim.SGD(old.parameters(), 0.1), old, new, Plan.empty())
 
 
 def test_a_plan_between_other_modules_is_refused() -> None:
