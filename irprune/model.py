@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _EXTERNAL_THRESHOLD = 1024
 _PROTOBUF_LIMIT = 2**31 - 2**24
 _MOST_NAMED = 4
+_WRAPPERS = ("_orig_mod.", "module.")
+"""What torch.compile and data-parallel wrappers put before the names of a module's tensors."""
 _UPDATED = "update the model that was lowered, or one pruned by the same plan"
 
 
@@ -112,13 +114,15 @@ class Model:
         """Write the tensors of a lowered module back into the graph; nothing else changes.
 
         Every initializer (or Constant) that the module's state names gets its numbers, in the dtype
-        that it had; so does what only the state of the model's source has, such as counters.
+        that it had; so does what only the state of the model's source has, such as counters. The
+        module may be wrapped by `torch.compile`, DataParallel or DistributedDataParallel.
 
         Raises:
             IrpruneError: the module holds a tensor that the model lacks or has in another shape, or
                 lacks a parameter; the model is then as it was.
         """
-        known, given = self.tensors(), module.state_dict()
+        known = self.tensors()
+        given = _unwrapped(module.state_dict(), known)
         fresh = {name: _replacement(name, tensor, known) for name, tensor in given.items()}
         if missing := sorted(trained(self.ir) - given.keys()):
             more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
@@ -169,6 +173,17 @@ def _constants(graph: onnx_ir.Graph) -> dict[str, onnx_ir.Node]:
         for node in graph
         if node.op_type == "Constant" and not node.domain and "value" in node.attributes
     }
+
+
+def _unwrapped(given: Mapping[str, Any], known: Container[str]) -> Mapping[str, Any]:
+    """Return tensors by the names that they have inside of what wraps their module."""
+    inner = given
+    while not all(name in known for name in inner):
+        prefix = next((p for p in _WRAPPERS if all(name.startswith(p) for name in inner)), None)
+        if prefix is None:
+            return given
+        inner = {name.removeprefix(prefix): tensor for name, tensor in inner.items()}
+    return inner
 
 
 def _replacement(

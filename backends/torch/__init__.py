@@ -66,7 +66,7 @@ def carry_optimizer(optimizer: Optimizer, old: nn.Module, new: nn.Module, plan: 
 
     Args:
         optimizer: of the parameters of `old`; it is left as it is.
-        old: the lowered model before the plan.
+        old: the lowered model before the plan; both may be wrapped, by `torch.compile` say.
         new: the lowered model after it; only what has to be frozen in it changes.
         plan: from the one to the other: `Result.plan`, where `old` was lowered from the base.
 

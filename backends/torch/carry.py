@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
 from irprune.backends.torch.lowering.module import Lowered
@@ -17,11 +18,13 @@ from irprune.errors import IrpruneError
 from irprune.plan import Plan, take
 from irprune.roles import MADE_OF
 
+_PARALLEL = (DataParallel, DistributedDataParallel)
 _MOST_NAMED = 4
 
 
 def carry_optimizer(optimizer: Optimizer, old: nn.Module, new: nn.Module, plan: Plan) -> Optimizer:
     """See `irprune.backends.torch.carry_optimizer`."""
+    old, new = _inner(old), _inner(new)
     before, after = dict(old.named_parameters()), dict(new.named_parameters())
     replaced = _replaced(new, before, after)
     places = {
@@ -55,6 +58,16 @@ def carry_optimizer(optimizer: Optimizer, old: nn.Module, new: nn.Module, plan: 
         if not any(before[former].requires_grad for former in replaced.get(name, [name])):
             parameter.requires_grad_(False)
     return result
+
+
+def _inner(module: nn.Module) -> nn.Module:
+    """Return what torch.compile or a data-parallel wrapper holds."""
+    while not isinstance(module, Lowered):
+        compiled = module._modules.get("_orig_mod")
+        if compiled is None and not isinstance(module, _PARALLEL):
+            break
+        module = module.module if compiled is None else compiled
+    return module
 
 
 def _replaced(new: nn.Module, before: Container[str], after: Iterable[str]) -> dict[str, list[str]]:

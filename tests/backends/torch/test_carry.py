@@ -82,6 +82,18 @@ def test_state_is_sliced_like_the_parameters(
     _step(new, carried)
 
 
+@pytest.mark.parametrize("wrap", [lambda net: torch.compile(net, backend="eager"), nn.DataParallel])
+def test_wrapped_modules_are_looked_into(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    model = _net(0)
+    channels = analyse(model.ir.graph)
+    plan = channels.plan(random_keep(channels, 0))
+    old, new = to_torch(model), to_torch(compacted(model, plan))
+    optimizer = torch.optim.Adam(wrap(old).parameters())
+    _step(old, optimizer)
+    carried = carry_optimizer(optimizer, wrap(old), wrap(new), plan)
+    assert carried.state.keys() == {*new.parameters()}
+
+
 def test_state_is_carried_through_run_after_run() -> None:
     model, ratio = _net(0), "prune{ratio=0.25}, compact"
     module = to_torch(model)

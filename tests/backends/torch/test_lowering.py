@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -181,6 +182,33 @@ def test_trained_weights_come_back_and_nothing_else_changes() -> None:
     torch.testing.assert_close(again.state_dict(), lowered.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(again(x), lowered.eval()(x))
+
+
+WRAPPERS: list[Callable[[nn.Module], nn.Module]] = [
+    lambda module: torch.compile(module, backend="eager"),
+    nn.DataParallel,
+    lambda module: torch.compile(nn.DataParallel(module), backend="eager"),
+]
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+@pytest.mark.parametrize("name", ["w", "module.w", "_orig_mod.module.w", "not a path"])
+def test_weights_come_back_out_of_wrappers(
+    wrap: Callable[[nn.Module], nn.Module], name: str
+) -> None:
+    net = Net()
+    net.op("Gemm", net.input("N", 2), net.weight(2, 3, name=name), name="y")
+    model = net.model("y")
+    lowered = to_torch(model)
+    for module in (lowered, wrap(lowered)):
+        with torch.no_grad():
+            lowered.get_parameter(name).add_(1)
+        model.update_from(module)
+        found = torch.from_numpy(model.tensors()[name].numpy())
+        torch.testing.assert_close(found, lowered.get_parameter(name).detach())
+    lowered.register_parameter("v", nn.Parameter(torch.zeros(3, 3)))
+    with pytest.raises(IrpruneError, match=r"no initializer [\w.]+\.v;"):
+        model.update_from(wrap(lowered))
 
 
 def test_updating_keeps_the_dtype_and_refuses_other_shapes() -> None:
