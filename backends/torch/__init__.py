@@ -58,8 +58,9 @@ def carry_optimizer(optimizer: Optimizer, old: nn.Module, new: nn.Module, plan: 
     Each state tensor of a parameter (momentum, averages of gradients and of their squares, ...) is
     sliced by what the plan keeps of that parameter, also where each group of a convolution keeps
     other channels; steps and other scalars stay. Parameter groups keep their settings, and the
-    current learning rate among them; what the plan removes altogether leaves its group. What is
-    frozen in `old` (`requires_grad`) is frozen in `new`.
+    current learning rate among them; a subclass keeps the attributes that are called as arguments
+    of its constructor. Nothing is shared with the old optimizer. What the plan removes altogether
+    leaves its group. What is frozen in `old` (`requires_grad`) is frozen in `new`.
 
     What pruning made, the constant of a removed branch or a new bias, has no state yet: it starts
     without, in the group of a parameter that it replaces, and frozen where all of those are.

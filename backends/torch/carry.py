@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Container, Iterable, Mapping, Sequence
 from inspect import signature
 from itertools import chain
@@ -50,9 +51,7 @@ def carry_optimizer(optimizer: Optimizer, old: nn.Module, new: nn.Module, plan: 
         groups.append({**group, "params": [after[name] for name in left]})
         if "param_names" in group:
             groups[-1]["param_names"] = [*left.values()]
-    known = signature(type(optimizer)).parameters
-    settings = {name: value for name, value in optimizer.defaults.items() if name in known}
-    result = type(optimizer)(groups, **settings)
+    result = _like(optimizer, groups)
     result.state.update(state)
     for name, parameter in after.items():
         if not any(before[former].requires_grad for former in replaced.get(name, [name])):
@@ -97,6 +96,23 @@ def _heirs(replaced: Mapping[str, Sequence[str]], held: Container[str]) -> dict[
     return found
 
 
+def _like(optimizer: Optimizer, groups: Sequence[Mapping[str, Any]]) -> Optimizer:
+    """Return an optimizer of other groups with the settings of one, which it does not share.
+
+    Settings are the defaults of groups, and attributes that are called as the constructor's
+    arguments are, as subclasses have them.
+    """
+    held = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+    known = signature(type(optimizer)).parameters
+    every = {**vars(optimizer), **optimizer.defaults}
+    given = {name: value for name, value in every.items() if name in known}
+    held, given, defaults = copy.deepcopy((held, given, optimizer.defaults))  # ties stay ties
+    own = [{"params": group["params"], **rest} for group, rest in zip(groups, held, strict=True)]
+    result = type(optimizer)(own, **given)
+    result.defaults.update(defaults)
+    return result
+
+
 def _name(parameter: Tensor, names: Mapping[int, str]) -> str:
     if id(parameter) not in names:
         raise IrpruneError(
@@ -130,7 +146,7 @@ def _sliced(
     result: dict[str, Any] = {}
     for key, value in held.items():
         if not isinstance(value, Tensor):
-            result[key] = value
+            result[key] = copy.deepcopy(value)
         elif value.shape == old.shape:
             kept = value.detach()[torch.unravel_index(places.to(value.device), old.shape)]
             order = torch.channels_last if _is_channels_last(new) else torch.contiguous_format

@@ -125,6 +125,38 @@ def test_groups_keep_their_settings_and_the_learning_rate() -> None:
     assert carried.param_groups[0]["params"] == [next(new.parameters())]
 
 
+def test_settings_are_not_shared() -> None:
+    model = _net(0)
+    old, new = to_torch(model), to_torch(model)
+    rate = torch.tensor(0.01)
+    first, *rest = old.parameters()
+    optimizer = torch.optim.Adam([{"params": [first]}, {"params": rest}], lr=rate)
+    carried = carry_optimizer(optimizer, old, new, Plan.empty())
+    one, two = carried.param_groups
+    one["lr"].mul_(0.1)
+    assert float(rate) == float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.01)
+    assert one["lr"] is two["lr"] is carried.defaults["lr"]
+
+
+class Scaled(torch.optim.Adam):
+    """A subclass with a setting of its own, which no group holds."""
+
+    def __init__(self, params: Any, scale: float, bounds: tuple[float, ...] = (), **more: Any):
+        super().__init__(params, **more)
+        self.scale, self.bounds = scale, [*bounds]
+
+
+def test_a_subclass_keeps_its_settings() -> None:
+    model = _net(0)
+    old, new = to_torch(model), to_torch(model)
+    optimizer = Scaled(old.parameters(), 7.0, (1.0, 2.0), lr=0.02)
+    carried = carry_optimizer(optimizer, old, new, Plan.empty())
+    assert isinstance(carried, Scaled)
+    assert (carried.scale, carried.bounds) == (7.0, [1.0, 2.0])
+    assert carried.bounds is not optimizer.bounds
+    assert carried.defaults["lr"] == carried.param_groups[0]["lr"] == 0.02
+
+
 def test_a_parameter_that_is_gone_takes_its_name_along() -> None:
     old, new = nn.Linear(2, 3), nn.Linear(2, 3, bias=False)
     named = [("its bias", old.bias), ("its weight", old.weight)]
