@@ -33,7 +33,7 @@ def carry_optimizer(optimizer: Optimizer, old: nn.Module, new: nn.Module, plan: 
     }
     names = {id(parameter): name for name, parameter in before.items()}
     held = [[_name(parameter, names) for parameter in g["params"]] for g in optimizer.param_groups]
-    state = {
+    state: dict[Tensor, dict[str, Any]] = {
         after[name]: _sliced(
             name, optimizer.state[before[name]], before[name], after[name], places[name]
         )
@@ -61,12 +61,11 @@ def carry_optimizer(optimizer: Optimizer, old: nn.Module, new: nn.Module, plan: 
 
 def _inner(module: nn.Module) -> nn.Module:
     """Return what torch.compile or a data-parallel wrapper holds."""
-    while not isinstance(module, Lowered):
-        compiled = module._modules.get("_orig_mod")
-        if compiled is None and not isinstance(module, _PARALLEL):
-            break
-        module = module.module if compiled is None else compiled
-    return module
+    if isinstance(module, Lowered):
+        return module
+    slot = "module" if isinstance(module, _PARALLEL) else "_orig_mod"
+    held = module._modules.get(slot)
+    return module if held is None else _inner(held)
 
 
 def _replaced(new: nn.Module, before: Container[str], after: Iterable[str]) -> dict[str, list[str]]:
