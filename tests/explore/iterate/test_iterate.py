@@ -29,7 +29,7 @@ from irprune.explore.iterate.config import (
 )
 from irprune.recipe import Distillation, Optimizer
 from irprune.shapes import infer
-from irprune.training import Fitted
+from irprune.training import Fitted, Score
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "iterate"
 
@@ -145,6 +145,23 @@ def test_objectives_end_the_run(tmp_path: Path, model: Model, data: Path) -> Non
     assert rounds("size", compression=1.6, counting="physical") == 1
     assert rounds("paper", compression=1.6, counting="paper") == 2
     assert rounds("loss", accuracy_loss=-1.0) == 0
+
+
+def test_a_loss_that_is_just_allowed_goes_on(
+    tmp_path: Path, model: Model, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.98 - 0.97 is more than 0.01 in floats."""
+    accuracies = iter([0.98, 0.97, 0.96, 0.95])
+    monkeypatch.setattr(
+        TorchTrainer, "fit", lambda *_, **__: Fitted(Score(next(accuracies), 1.0), 3)
+    )
+    config = replace(
+        CONFIG,
+        rewind=Rewinding(2, "learning-rate"),
+        objective=Objective(rounds=3, accuracy_loss=0.01),
+    )
+    records = run(tmp_path, model, data, config)
+    assert [record["accuracy"] for record in records] == [0.98, 0.97, 0.96]
 
 
 class Killed(BaseException):
