@@ -6,7 +6,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import cos, floor, pi, tanh
-from typing import Literal
+from typing import Any, Literal
 
 from irprune.errors import IrpruneError
 from irprune.ranges import check_range
@@ -184,3 +184,7 @@ class Machine:
         if self.strategy == "ddp" and self.devices == 1:
             mend = "set strategy = auto, or devices to the number of processes"
             raise IrpruneError("strategy = ddp needs several devices", mend=mend)
+
+    def identity(self) -> dict[str, Any]:
+        """What changes results by more than the order of additions."""
+        return {"precision": self.precision, "devices": self.devices}

@@ -2,7 +2,8 @@
 
 ``run.json`` says which: what was asked for, of which network, on which data. Where network and data
 lie is noted there too, but does not tell runs apart: their hashes do. Nor does what cannot change
-results. Until something is trained there, the folder may become another run's.
+results, or only by the order of additions. Until something is trained there, the folder may become
+another run's.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ Identity = dict[str, Any]
 FOUND = ("network", "examples")
 """What an identity tells of the contents of files."""
 NEW_FOLDER = "choose another folder, or remove this one"
-_BEGUN = ("checkpoint.pt", "round-*")
-_RESULTS = ("checkpoint.pt", "round-*/checkpoint.pt", "round-*/record.json")
+CHECKPOINT = "checkpoint.pt"
+_BEGUN = (CHECKPOINT, "round-*")
+_RESULTS = (CHECKPOINT, f"round-*/{CHECKPOINT}", "round-*/record.json")
 _OURS = {"data", "train"}
 """What every ``run.json`` tells that a run wrote."""
+_UNTOLD: Identity = {"machine": {"precision": "32-true", "devices": 1}}
+"""What holds where a ``run.json`` does not tell it."""
 _WRITTEN = {".json", ".jsonl", ".md", ".onnx", ".pt"}
 _NOTED = {"model": {"source"}, "data": {"path", "workers"}, "prune": {"verify"}}
 
@@ -111,11 +115,12 @@ def tidy(folder: Path) -> None:
         remove_temporaries(place, _WRITTEN)
     for place in rounds:
         if (place / "record.json").is_file():
-            (place / "checkpoint.pt").unlink(missing_ok=True)
+            (place / CHECKPOINT).unlink(missing_ok=True)
 
 
 def differing(one: Identity, two: Identity) -> list[str]:
     """Return which parts of two identities differ."""
+    one = _UNTOLD | one
     return [key for key in two if _decisive(key, one.get(key)) != _decisive(key, two[key])]
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from irprune import api
 from irprune.errors import IrpruneError
-from irprune.explore.folders import Identity, alone, claim, tidy, writable
+from irprune.explore.folders import CHECKPOINT, Identity, alone, claim, tidy, writable
 from irprune.explore.settings import Settings, asked_for, open_trainer
 from irprune.fingerprint import structure_hash, weights_hash
 from irprune.model import Model
@@ -90,7 +90,10 @@ def train(
         taught = None if teacher is None else trainer.score(teacher)
         before = trainer.score(pupil)
         log(f"train: accuracy {before.accuracy:.2%}, loss {before.loss:.4f} before training")
+        saved = _saved(folder)
         fitted = trainer.fit(pupil, folder, teacher=teacher)
+        if saved is not None and saved == _saved(folder):
+            log(f"train: {folder} holds the end of this training already; no step was left to do")
         return Trained(pupil, before, fitted.score, fitted.epochs, taught)
 
 
@@ -109,13 +112,19 @@ def _check_teacher(config: Config, teacher: Model | None) -> None:
         raise IrpruneError("the teacher has no weight", node="train.distillation", mend=mend)
 
 
+def _saved(folder: Path) -> int | None:
+    """Return when the checkpoint was written, if there is one."""
+    path = folder / CHECKPOINT
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
 def _identity(config: Config, model: Model, teacher: Model | None, trainer: Trainer) -> Identity:
     network = _hashes(model)
     if config.weights == "fresh":
         network["weights"] = None
     told = asdict(config) | {"network": network, "examples": trainer.fingerprint()}
     told["teacher"] = None if teacher is None else _hashes(teacher)
-    del told["machine"]
+    told["machine"] = config.machine.identity()
     made: Identity = json.loads(json.dumps(told))
     return made
 

@@ -148,7 +148,9 @@ def test_what_is_done_is_not_done_again(
     monkeypatch.setattr(loop, "seed_of", None)
     before = set((tmp_path / "run").iterdir())
     (tmp_path / "run" / ".checkpoint.pt.abcdefgh").touch()
-    again = train(config, network(0), tmp_path / "run")
+    said: list[str] = []
+    again = train(config, network(0), tmp_path / "run", log=said.append)
+    assert "no step was left to do" in said[-1]
     assert (again.after, again.epochs) == (once.after, 2)
     assert set((tmp_path / "run").iterdir()) == before
     assert all(np.array_equal(a, weights(again.model)[n]) for n, a in weights(once.model).items())
@@ -193,6 +195,10 @@ def test_teachers_and_recipes_must_agree(
     [
         (lambda c: replace(c, train=replace(c.train, epochs=3)), "another run: train differ"),
         (lambda c: replace(c, weights="fresh"), "another run: weights, network differ"),
+        (
+            lambda c: replace(c, machine=Machine("cpu", precision="bf16-mixed")),
+            "another run: machine.* differ",
+        ),
     ],
 )
 def test_a_folder_is_for_one_training(

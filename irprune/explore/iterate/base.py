@@ -7,11 +7,11 @@ from typing import Any
 
 from irprune.atomic import replacing
 from irprune.errors import IrpruneError
-from irprune.explore.folders import FOUND, Identity, differing, read_json
+from irprune.explore.folders import CHECKPOINT, FOUND, Identity, differing, read_json
 from irprune.explore.iterate.files import load_model, load_plan
 from irprune.explore.iterate.records import read_record
 
-_RECORD, _CHECKPOINT = "record.json", "checkpoint.pt"
+_RECORD = "record.json"
 
 
 def check_base(base: Path, mine: Identity) -> None:
@@ -43,9 +43,9 @@ def take_over(base: Path, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     found = [path for path in _original_of(base).glob("[!.]*") if path.is_file()]
     for path in sorted(found, key=lambda path: path.name == _RECORD):
-        if path.name != _CHECKPOINT:
+        if path.name != CHECKPOINT:
             _copy(base, path, folder)
-    (folder / _CHECKPOINT).unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _original_of(base: Path) -> Path:
@@ -63,8 +63,9 @@ def _decisive(identity: Identity) -> Identity:
     epoch = rewind.get("epoch") if isinstance(rewind, dict) else None
     if isinstance(train, dict):
         train = {key: value for key, value in train.items() if key != "distillation"}
-    kept = ("model", "data", "train", "pretrained", *FOUND)
-    return {key: identity.get(key) for key in kept} | {"train": train, "rewind.epoch": epoch}
+    kept = ("model", "data", "train", "machine", "pretrained", *FOUND)
+    found = {key: identity[key] for key in kept if key in identity}
+    return found | {"train": train, "rewind.epoch": epoch}
 
 
 def _check_files(original: Path, rewind: dict[str, Any]) -> None:

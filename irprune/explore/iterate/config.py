@@ -132,11 +132,11 @@ class Config(Settings):
             raise IrpruneError("a pretrained network keeps its weights", node="model.weights")
 
     def identity(self) -> dict[str, Any]:
-        """What decides the results: everything but the machine and the objective."""
+        """What decides the results: not the objective, nor what of the machine only rounds."""
         found = asdict(self)
-        del found["machine"], found["objective"], found["latency"]
+        del found["objective"], found["latency"]
         del found["model"]["caffemodel"]  # the weights in it count
-        return found | {"train": _told(self.train)}
+        return found | {"train": _told(self.train), "machine": self.machine.identity()}
 
 
 def read_config(path: Path | str) -> Config:

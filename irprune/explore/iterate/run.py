@@ -21,7 +21,7 @@ from irprune.atomic import write_text
 from irprune.channels import Channels
 from irprune.cost import Cost
 from irprune.errors import CheckFailed, IrpruneError
-from irprune.explore.folders import Identity, alone, claim, tidy, writable
+from irprune.explore.folders import CHECKPOINT, Identity, alone, claim, tidy, writable
 from irprune.explore.iterate import measure
 from irprune.explore.iterate.base import check_base, take_over
 from irprune.explore.iterate.config import Config
@@ -67,7 +67,10 @@ class Iteration:
             unlike = "seed a factory that draws weights, or name round-000/start.onnx"
             claim(self.folder, self._identity, unlike=unlike, log=self.log)
             tidy(self.folder)
+            done = len(list(self.folder.glob("round-*/record.json")))
             records = self._rounds()
+            if len(records) <= done:
+                self.log(f"iterate: {self.folder} holds all rounds already; nothing was left to do")
             write_report(self.config, records, self.folder)
             return records
 
@@ -285,7 +288,7 @@ class Iteration:
         record = records[-1]
         folder = self._at(record["round"])
         write_text(folder / "record.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
         write_report(self.config, records, self.folder)
         return record
 

@@ -69,6 +69,31 @@ def test_what_cannot_change_results_may_change(done: Path, model: Model, data: P
     assert len(run(done, model, data, fewer)) == 3
 
 
+def test_what_rounds_otherwise_is_another_run(done: Path, model: Model, data: Path) -> None:
+    """Nor is its original that of one; a folder that does not tell was of float32."""
+    half = replace(CONFIG, machine=replace(CONFIG.machine, precision="bf16-mixed"))
+    told = noted(done)
+    del told["machine"]
+    for _ in ("as it is noted", "as it was before"):
+        with pytest.raises(IrpruneError, match="another run: machine.* differ"):
+            run(done, model, data, half)
+        with pytest.raises(IrpruneError, match="made otherwise: machine.* differ"):
+            run(done.parent / "ilp", model, data, half, base=done)
+        (done / "run.json").write_text(json.dumps(told))
+    laid = replace(CONFIG, machine=replace(CONFIG.machine, channels_last=True))
+    assert len(run(done, model, data, laid)) == 3
+    assert len(run(done.parent / "ilp", model, data, ILP, base=done)) == 3
+
+
+def test_a_run_that_is_done_says_so(done: Path, model: Model, data: Path) -> None:
+    said: list[str] = []
+    run(done, model, data, log=said.append)
+    assert said == [f"iterate: {done} holds all rounds already; nothing was left to do"]
+    said.clear()
+    run(done, model, data, replace(CONFIG, objective=Objective(rounds=3)), log=said.append)
+    assert not any("left to do" in line for line in said)
+
+
 def test_rounds_of_an_unknown_run_are_refused(done: Path, model: Model, data: Path) -> None:
     (done / "run.json").unlink()
     with pytest.raises(IrpruneError, match=r"run\.json: it is missing, so nobody knows"):
