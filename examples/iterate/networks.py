@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -38,8 +39,49 @@ def lenet_5() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     return nn.Sequential(layers), (torch.zeros(2, 3, 32, 32),)
 
 
-def resnet_50() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
-    """torchvision's ResNet-50: 25.6 M."""
-    from torchvision.models import resnet50
+class Bottleneck(nn.Module):
+    """Convolutions 1x1, 3x3 and 1x1 around which the stream is added, widened fourfold."""
 
-    return resnet50(), (torch.zeros(2, 3, 224, 224),)
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.relu = nn.ReLU()
+        self.downsample = nn.Sequential()
+        if inputs != 4 * width:
+            shortcut = nn.Conv2d(inputs, 4 * width, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(4 * width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        return self.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+
+
+def resnet(blocks: Sequence[int], width: int, classes: int) -> nn.Sequential:
+    """A ResNet of bottlenecks, so many in each stage; parameters are named as in torchvision."""
+    layers = OrderedDict[str, nn.Module](
+        conv1=nn.Conv2d(3, width, 7, 2, padding=3, bias=False),
+        bn1=nn.BatchNorm2d(width),
+        relu=nn.ReLU(),
+        maxpool=nn.MaxPool2d(3, 2, padding=1),
+    )
+    inputs = width
+    for stage, count in enumerate(blocks):
+        made = []
+        for number in range(count):
+            made.append(Bottleneck(inputs, width << stage, 2 if stage and not number else 1))
+            inputs = 4 * width << stage
+        layers[f"layer{stage + 1}"] = nn.Sequential(*made)
+    layers |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
+    layers["fc"] = nn.Linear(inputs, classes)
+    return nn.Sequential(layers)
+
+
+def resnet_50() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """Stages of 3, 4, 6 and 3 bottlenecks on 224x224: 25,557,032 (25.6 M)."""
+    return resnet((3, 4, 6, 3), 64, 1000), (torch.zeros(2, 3, 224, 224),)
