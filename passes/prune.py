@@ -18,7 +18,8 @@ from irprune.model import Model
 from irprune.passbase import Context, Pass, option
 from irprune.passes.choice.budgeted import Worth
 from irprune.passes.choice.joint import by_bounds
-from irprune.passes.choice.offer import Names, Offer
+from irprune.passes.choice.names import Names
+from irprune.passes.choice.offer import Offer
 from irprune.passes.choice.overrides import Overrides
 from irprune.passes.choice.strength import Goal, Scope, by_strength
 from irprune.passes.choice.targets import Target, What
@@ -129,6 +130,7 @@ class Prune(Pass):
         alive = _alive(channels, model)
         seed = context.seed if self.seed is None else self.seed
         names = Names(self.only, self.skip)
+        names.check(channels)
         wanted = [group for group in groups if names.match(group)]
         offer = Offer(
             channels,

@@ -32,7 +32,8 @@ from irprune.passbase import Context
 from irprune.passes.choice.budgeted import Budgeted
 from irprune.passes.choice.candidates import Candidates
 from irprune.passes.choice.fastest import STARTS, hastened
-from irprune.passes.choice.offer import Names, Offer
+from irprune.passes.choice.names import Names
+from irprune.passes.choice.offer import Offer
 from irprune.passes.choice.overrides import Overrides
 from irprune.passes.scores.reconstruction import Reconstruction
 
@@ -49,7 +50,7 @@ def budgeted(file: Path, device: CpuDevice) -> Budgeted:
     groups = context.get(Groups(), model)
     scores = Reconstruction(channels, "reconstruction", "consumers", "mean", 0)
     alive = np.ones(channels.count, np.bool_)
-    offer = Offer(channels, groups, alive, scores, "layers", Names((), ()), Overrides(), 1)
+    offer = Offer(channels, groups, alive, scores, "layers", Names(), Overrides(), 1)
     costs = device.costs(Candidates.of(model, channels, groups, context), log)
     return Budgeted(offer, CostModel(model.ir.graph), costs, "log")
 

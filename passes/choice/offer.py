@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TypeVar
 
 import numpy as np
@@ -16,6 +14,7 @@ from irprune.labels import Labels
 from irprune.ops import rule_for
 from irprune.ops.rule import Pin
 from irprune.passes.choice.emptying import Emptying
+from irprune.passes.choice.names import Names
 from irprune.passes.choice.overrides import Overrides
 from irprune.passes.choice.selection import Candidate, allowed_counts
 from irprune.passes.scores.activity import Activity
@@ -25,23 +24,6 @@ from irprune.queries import describe
 
 _REASONS = 3
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Names:
-    """Which groups are on offer, by patterns of the names of their producers."""
-
-    only: tuple[str, ...]
-    skip: tuple[str, ...]
-
-    def match(self, group: Group) -> bool:
-        """Return whether a group may be pruned."""
-
-        def hit(patterns: tuple[str, ...]) -> bool:
-            names = [*group.names, *(site.node.name or "" for site in group.producers)]
-            return any(fnmatchcase(name, p) for name in names for p in patterns)
-
-        return (not self.only or hit(self.only)) and not hit(self.skip)
 
 
 class Offer:

@@ -225,6 +225,25 @@ def test_only_and_skip_match_producers_and_their_nodes(
     assert {name for name, width in _widths(model).items() if width == full[name]} == whole
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"skip": ("b",)}, r"prune.skip: 'b' matches no layer; did you mean b.w\?"),
+        ({"skip": ("d.w", "dd*")}, r"prune.skip: 'dd\*' matches no layer"),
+        ({"only": ("b.w", "zebra")}, r"prune.only: 'zebra' matches no layer; patterns are of"),
+    ],
+)
+def test_names_that_match_no_layer_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(IrpruneError, match=message):
+        _prune(_net(), ratio=0.5, **options)
+
+
+def test_layers_that_keep_their_channels_anyway_may_be_skipped() -> None:
+    model = _net()
+    _prune(model, ratio=0.5, skip=("y*",))
+    assert model.pending is not None
+
+
 def _widths_of_net(model: Model) -> dict[str, int]:
     return {name: int(value_of(model, f"{name}.w").shape[0]) for name in "abcd"}
 

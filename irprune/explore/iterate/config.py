@@ -62,7 +62,7 @@ class Pruning:
     least: int = 1
     """Filters that every layer keeps."""
     skip: tuple[str, ...] = ()
-    """Patterns of weights whose layers keep all filters."""
+    """Patterns of the weights, or their nodes, whose layers keep all filters."""
     verify: bool = True
     """Prove each round's compaction."""
 

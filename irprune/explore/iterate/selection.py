@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from irprune.analyses import ChannelClasses, Groups
@@ -13,6 +12,7 @@ from irprune.explore.iterate.config import Pruning
 from irprune.groups import Group
 from irprune.model import Model
 from irprune.passbase import Context
+from irprune.passes.choice.names import Names
 from irprune.passes.rounds import at_most, kept_classes, kind_of, least_important
 from irprune.passes.scores.activity import Activity, DataCriterion, measured_at
 from irprune.passes.scores.calibration import Samples
@@ -78,7 +78,9 @@ class Scoring:
         """
         infer(model.ir)
         channels = self.context.get(ChannelClasses(), model)
-        groups = [g for g in self.context.get(Groups(), model) if not self._skipped(g)]
+        names = Names(skip=self.how.skip)
+        names.check(channels)
+        groups = [group for group in self.context.get(Groups(), model) if names.match(group)]
         if self.how.method == "ilp":
             found = _by_weights(channels, groups)
         else:
@@ -87,9 +89,6 @@ class Scoring:
             mend = "`irprune inspect` says what keeps its channels; prune.skip may name less"
             raise IrpruneError("no layer can be pruned", file=model.provenance.path, mend=mend)
         return Ranked(self.how, channels, found)
-
-    def _skipped(self, group: Group) -> bool:
-        return any(fnmatchcase(n, p) for n in group.names for p in self.how.skip)
 
     def _by_activity(self, model: Model, channels: Channels, groups: list[Group]) -> Scored:
         x, y = self.trainer.sample(model, self.how.samples, self.seed)

@@ -40,6 +40,7 @@ def test_rounds_may_remove_nothing_if_a_later_one_does(
     [
         (Pruning("iap", samples=101), r"d\.npz: 101 samples of 100"),
         (Pruning("ilp", skip=("*",)), "no layer can be pruned; .*prune.skip"),
+        (Pruning("ilp", skip=("4.w",)), "'4.w' matches no layer; did you mean 4.weight"),
         (Pruning("iap", samples=9, skip=("*",)), "no layer can be pruned"),
         (Pruning("iap", samples=9, least=50), "prune: no filter is left to remove"),
         (Pruning("ilp", conv=(0.01,), dense=(0.01,)), "prune: the share to remove rounds to no"),
