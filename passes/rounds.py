@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
+from math import floor
 from typing import Literal
 
 import numpy as np
@@ -29,8 +31,10 @@ def least_important(share: float, least: int) -> Callable[[Group, Scores], int]:
     Zhao et al., IAP step 4: "Prune p% × m^i filters with the smallest activation mean values".
     """
 
+    exact = Fraction(str(share))  # 0.35 of 90 is 31.5: the float is less than what is written
+
     def count(group: Group, scores: Scores) -> int:
-        return min(int(share * len(scores) + 0.5), max(len(scores) - least, 0))
+        return min(floor(exact * len(scores) + Fraction(1, 2)), max(len(scores) - least, 0))
 
     return count
 

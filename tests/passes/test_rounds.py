@@ -24,6 +24,14 @@ def test_a_share_is_of_what_remains() -> None:
     assert least_important(0.9, 1)(None, np.zeros(1)) == 0  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("share", "width", "removed"), [(0.35, 90, 32), (0.7, 45, 32), (0.29, 50, 15), (0.3, 5, 2)]
+)
+def test_a_share_is_the_number_as_it_is_written(share: float, width: int, removed: int) -> None:
+    """0.35 of 90 is 31.5; the floats' product is below it."""
+    assert least_important(share, 1)(None, np.zeros(width)) == removed  # type: ignore[arg-type]
+
+
 def test_all_at_most_the_threshold_go_but_the_best() -> None:
     rule = at_most(0.2, 1)
     assert rule(None, np.array([0.0, 0.2, 0.21])) == 2  # type: ignore[arg-type]
