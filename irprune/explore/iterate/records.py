@@ -19,7 +19,7 @@ class Selection(TypedDict):
     threshold: float
     """T of AIAP; 0 for the other methods."""
     removed: int
-    """Filters less than in the round before."""
+    """Channels less than in the round before; one that several layers share counts once."""
 
 
 class Record(Selection):

@@ -175,7 +175,7 @@ class Iteration:
             return self._done([*records, same])
         model = self._rewound(number, plan)
         self.log(
-            f"iterate: round {number}: {chosen['removed']} filters less, "
+            f"iterate: round {number}: {chosen['removed']} channels less, "
             f"training from epoch {self.config.rewind.epoch}"
         )
         distilled = self.config.train.distillation.weight > 0

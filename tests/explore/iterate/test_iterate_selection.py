@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from iterate_runs import CONFIG, run
+import torch
+from iterate_runs import CONFIG, of, run
+from torch import nn
 
 from irprune import IrpruneError, Model
 from irprune.explore.iterate.config import Objective, Pruning
@@ -33,6 +35,28 @@ def test_rounds_may_remove_nothing_if_a_later_one_does(
     assert records[1]["loss"] != records[0]["loss"]
     assert records[2] == records[1] | {"round": 2}
     assert "the share to remove rounds to no filter in any layer" in said[-1]
+
+
+class Residual(nn.Module):
+    """A stream of six channels that two convolutions write, and a branch of four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.narrow = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 4, 1)
+        self.wide, self.head = nn.Conv2d(4, 6, 1), nn.Linear(6 * 36, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        return self.head((x + self.wide(torch.relu(self.narrow(x)))).flatten(1))
+
+
+def test_channels_that_layers_share_count_once(tmp_path: Path, data: Path) -> None:
+    config = replace(CONFIG, prune=Pruning("ilp", conv=(0.5,)), objective=Objective(rounds=1))
+    said: list[str] = []
+    records = run(tmp_path, of(Residual()), data, config, log=said.append)
+    assert [*records[1]["widths"].values()] == [3, 2, 3, 3]
+    assert records[1]["removed"] == 5
+    assert "iterate: round 1: 5 channels less, training from epoch 2" in said
 
 
 @pytest.mark.parametrize(
