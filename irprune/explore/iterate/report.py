@@ -58,7 +58,7 @@ def _rows(records: Sequence[Record]) -> list[str]:
         f"| {starred(r, 'params_paper', format(r['compression_paper'], '.2f') + 'x')} "
         f"| {starred(r, 'params', format(r['compression_physical'], '.2f') + 'x')} "
         f"| {starred(r, 'macs', format(r['macs'], ','))} | {r['stability']:.3f} "
-        f"| {r['threshold']:.2f} | {_time(r['latency_s'])} |"
+        f"| {r['threshold']:g} | {_time(r['latency_s'])} |"
         for r in records
     ]
 
