@@ -15,7 +15,8 @@ Policy = Literal[
     "constant", "fixed", "step", "multistep", "cosine", "exp", "inv", "poly", "sigmoid"
 ]
 Unit = Literal["epochs", "steps"]
-_SEEDS = 2**32
+SEEDS = 2**32
+"""Seeds lie below this."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_range(self, "[1, inf)", "epochs", "batch", "steps")
-        check_range(self, f"[0, {_SEEDS})", "seed")
+        check_range(self, f"[0, {SEEDS})", "seed")
         check_range(self, "(0, inf)", "clip")
         check_range(self, "[0, 1]", "target")
         check_range(self, "[0, 1)", "label_smoothing")

@@ -14,6 +14,7 @@ import click
 
 from irprune.errors import CheckFailed, IrpruneError
 from irprune.frontends.source import Source
+from irprune.recipe import SEEDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +26,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130
 
 FILE = click.Path(path_type=Path)
+SEED = click.IntRange(0, SEEDS, max_open=True)
+"""What training draws by."""
 
 
 class Command(click.Command):

@@ -16,7 +16,7 @@ from irprune.cli.format import table
     "-o", "--output", type=common.FILE, required=True, metavar="FOLDER", help="Write the run here."
 )
 @click.option("--data", type=common.FILE, help="Path of the data set, instead of CONFIG's.")
-@click.option("--seed", type=click.IntRange(0), help="Seed, instead of CONFIG's.")
+@click.option("--seed", type=common.SEED, help="Seed, instead of CONFIG's.")
 @click.option(
     "--base",
     type=common.FILE,

@@ -32,7 +32,7 @@ from irprune.frontends.source import Source
     help="Keep log and checkpoint here; by default in OUT.training.",
 )
 @click.option("--data", type=common.FILE, help="Path of the data set, instead of CONFIG's.")
-@click.option("--seed", type=click.IntRange(0), help="Seed, instead of CONFIG's.")
+@click.option("--seed", type=common.SEED, help="Seed, instead of CONFIG's.")
 @common.source
 @common.common
 def train(
@@ -63,11 +63,10 @@ def train(
         raise IrpruneError("is also the folder", file=output, mend="choose another output path")
     lead = leads(asked.machine)
     done = run(
-        asked,
+        config,
         source.read(model, asked.train.seed if seed is None else seed),
         output.with_name(f"{output.name}.training") if folder is None else folder,
         teacher=None if teacher is None else Source().read(teacher),
-        home=config.parent,
         seed=seed,
         data=data,
         log=common.log if lead else lambda message: None,

@@ -32,7 +32,7 @@ _OURS = {"data", "train"}
 _UNTOLD: Identity = {"machine": {"precision": "32-true", "devices": 1}}
 """What holds where a ``run.json`` does not tell it."""
 _WRITTEN = {".json", ".jsonl", ".md", ".onnx", ".pt"}
-_NOTED = {"model": {"source"}, "data": {"path", "workers"}, "prune": {"verify"}}
+_NOTED = {"model.source", "data.path", "data.workers", "prune.verify"}
 
 
 @contextmanager
@@ -93,7 +93,8 @@ def claim(folder: Path, mine: Identity, *, unlike: str, log: Callable[[str], Non
     changed = differing(found | missing, mine)
     if changed and (_trained(folder) or not found.keys() >= _OURS):
         reason = f"the folder holds another run: {', '.join(changed)} differ"
-        mend = f"{unlike}; else {NEW_FOLDER}" if changed == ["network"] else NEW_FOLDER
+        same = all(place.startswith("network") for place in changed)
+        mend = f"{unlike}; else {NEW_FOLDER}" if same else NEW_FOLDER
         raise IrpruneError(reason, file=path, mend=mend)
     if changed:
         for begun in folder.glob("round-*"):
@@ -119,15 +120,18 @@ def tidy(folder: Path) -> None:
 
 
 def differing(one: Identity, two: Identity) -> list[str]:
-    """Return which parts of two identities differ."""
+    """Return where two identities differ, as dotted keys."""
     one = _UNTOLD | one
-    return [key for key in two if _decisive(key, one.get(key)) != _decisive(key, two[key])]
+    return [place for key in two for place in _places(key, one.get(key), two[key])]
 
 
-def _decisive(key: str, part: Any) -> Any:
-    if not isinstance(part, dict):
-        return part
-    return {name: part[name] for name in part.keys() - _NOTED.get(key, set())}
+def _places(place: str, one: Any, two: Any) -> list[str]:
+    if place in _NOTED:
+        return []
+    if not (isinstance(one, dict) and isinstance(two, dict)):
+        return [] if one == two else [place]
+    keys = two | one
+    return [p for key in keys for p in _places(f"{place}.{key}", one.get(key), two.get(key))]
 
 
 def _note(path: Path, identity: Identity) -> None:

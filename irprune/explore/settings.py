@@ -6,11 +6,12 @@ steps, clipping and seed from Caffe; epochs and batch still stand in the table.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from irprune.errors import IrpruneError
 from irprune.ranges import check_range
@@ -90,6 +91,24 @@ def asked_for(
         path = str(Path(data).absolute())
         settings = replace(settings, data=replace(settings.data, path=path))
     return settings, Path() if home is None else Path(home)
+
+
+@contextmanager
+def placed(kind: type[Settings], settings: Settings | Path | str) -> Iterator[None]:
+    """Let errors at a key of settings name the file that these are read from, not a model's."""
+    try:
+        yield
+    except IrpruneError as error:
+        if isinstance(settings, str | Path) and _has(kind, error.node or ""):
+            error.file = settings
+        raise
+
+
+def _has(kind: Any, place: str) -> bool:
+    """Return whether a table has a dotted key."""
+    name, _, rest = place.partition(".")
+    inner = get_type_hints(kind).get(name) if is_dataclass(kind) else None
+    return inner is not None and (not rest or _has(inner, rest))
 
 
 def open_trainer(settings: Settings, home: Path, log: Callable[[str], None]) -> Trainer:

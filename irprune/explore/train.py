@@ -13,7 +13,7 @@ from typing import Literal
 from irprune import api
 from irprune.errors import IrpruneError
 from irprune.explore.folders import CHECKPOINT, Identity, alone, claim, tidy, writable
-from irprune.explore.settings import Settings, asked_for, open_trainer
+from irprune.explore.settings import Settings, asked_for, open_trainer, placed
 from irprune.fingerprint import structure_hash, weights_hash
 from irprune.model import Model
 from irprune.recipe import Machine
@@ -71,12 +71,13 @@ def train(
         IrpruneError: configuration, data, model, teacher or folder do not fit; torch is missing.
         CheckFailed: the loss is no number any more.
     """
-    config, home = asked_for(Config, config, home, seed=seed, data=data)
-    folder = Path(folder)
-    _check_teacher(config, teacher)
-    if trainer is None:
-        trainer = open_trainer(config, home, log)
+    given, folder = config, Path(folder)
+    config, home = asked_for(Config, given, home, seed=seed, data=data)
     with ExitStack() as held:
+        held.enter_context(placed(Config, given))
+        _check_teacher(config, teacher)
+        if trainer is None:
+            trainer = open_trainer(config, home, log)
         held.enter_context(writable(folder))
         pupil = api.run("normalize", model, verify=False).model
         if leads(config.machine):

@@ -173,7 +173,7 @@ def test_a_teacher_teaches(config: Config, tmp_path: Path) -> None:
     two = train(taught, network(0), tmp_path / "two", teacher=network(2, 32))
     assert one.teacher is not None
     assert one.after != two.after
-    with pytest.raises(IrpruneError, match="another run: teacher differ"):
+    with pytest.raises(IrpruneError, match="another run: teacher.weights differ"):
         train(taught, network(0), tmp_path / "one", teacher=network(2, 32))
 
 
@@ -193,11 +193,11 @@ def test_teachers_and_recipes_must_agree(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (lambda c: replace(c, train=replace(c.train, epochs=3)), "another run: train differ"),
-        (lambda c: replace(c, weights="fresh"), "another run: weights, network differ"),
+        (lambda c: replace(c, train=replace(c.train, epochs=3)), "run: train.epochs differ"),
+        (lambda c: replace(c, weights="fresh"), "another run: weights, network.weights differ"),
         (
             lambda c: replace(c, machine=Machine("cpu", precision="bf16-mixed")),
-            "another run: machine.* differ",
+            "another run: machine.precision differ",
         ),
     ],
 )
@@ -207,7 +207,7 @@ def test_a_folder_is_for_one_training(
     train(config, network(0), tmp_path / "run")
     with pytest.raises(IrpruneError, match=message):
         train(changed(config), network(0), tmp_path / "run")
-    with pytest.raises(IrpruneError, match="another run: network differ; seed a factory"):
+    with pytest.raises(IrpruneError, match="another run: network.weights differ; seed a factory"):
         train(config, network(1), tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
     with pytest.raises(IrpruneError, match=r"run\.json: it is missing"):
@@ -243,7 +243,9 @@ def test_the_recipe_s_seed_draws_the_fillers_of_a_caffe_network(home: Path) -> N
 
 def test_bad_calls_are_named(home: Path) -> None:
     refused(command(home, "--data", f"{home}/none.npz"), "none.npz: ")
-    refused(command(home, "--teacher", f"{home}/net.onnx"), "the teacher has no weight")
+    teacher = command(home, "--teacher", f"{home}/net.onnx")
+    refused(teacher, f"{home}/train.toml: train.distillation: the teacher has no weight")
+    refused(command(home, "--seed", "4294967296"), "'--seed': 4294967296 is not in the range")
     refused(command(home, "--weights", "x.caffemodel"), "go with a .prototxt")
     refused(command(home, "-o", f"{home}/net.onnx"), "is also an input of this command")
     refused(command(home, "--folder", f"{home}/new/../out.onnx"), "out.onnx: is also the folder")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from irprune.errors import IrpruneError
 from irprune.explore.iterate.config import Config, read_config
-from irprune.explore.settings import asked_for, open_trainer
+from irprune.explore.settings import asked_for, open_trainer, placed
 from irprune.frontends.source import Source
 
 if TYPE_CHECKING:
@@ -58,8 +58,9 @@ def iterate(
     """
     from irprune.explore.iterate.run import Iteration
 
-    config, home = asked_for(Config, config, home, seed=seed, data=data)
-    with _context(config, log) as context:
+    given = config
+    config, home = asked_for(Config, given, home, seed=seed, data=data)
+    with placed(Config, given), _context(config, log) as context:
         run = Iteration(
             config,
             Path(folder),

@@ -128,7 +128,9 @@ class Iteration:
             start.save(folder / "start.onnx")
         reason = self._scoring.ranked(self._start()).why_none(1)
         if reason is not None:  # better said now than after the training
-            raise IrpruneError(reason, file=self.model.provenance.path, node="prune")
+            mend = "raise prune.conv and prune.dense, or lower prune.least"
+            path = self.model.provenance.path
+            raise IrpruneError(reason, file=path, node="prune", mend=mend)
         model = self._start()
         if config.pretrained:
             score = self.trainer.score(model)

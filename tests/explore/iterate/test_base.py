@@ -31,9 +31,9 @@ def test_another_original_is_not_taken_over(
 ) -> None:
     seed = replace(ILP, train=replace(ILP.train, seed=1))
     cases = (
-        ("train", model, data, seed),
-        ("network", wider, data, ILP),
-        ("examples", model, other, ILP),
+        ("train.seed", model, data, seed),
+        ("network.structure", wider, data, ILP),
+        ("examples.content", model, other, ILP),
     )
     for what, network, examples, config in cases:
         with pytest.raises(IrpruneError, match=f"made otherwise: {what} differ"):

@@ -70,7 +70,7 @@ def test_samples_fill_the_batches_that_a_network_fixes(home: Path, data: Path) -
     (home / "iterate.toml").write_text(fixed)
     assert len(iterate(home / "iterate.toml", home / "run", data=data)) == 3
     (home / "iterate.toml").write_text(fixed.replace("samples = 40", "samples = 30"))
-    with pytest.raises(IrpruneError, match=r"net\.onnx: prune\.samples: 30 .* 20.*set it to 40"):
+    with pytest.raises(IrpruneError, match=r"iterate\.toml: prune\.samples: 30 .* 20.*set it to 40"):
         iterate(home / "iterate.toml", home / "other", data=data)
     assert not (home / "other" / "round-000" / "log.jsonl").exists()
 

@@ -11,6 +11,7 @@ from iterate_runs import CONFIG, of, run
 from torch import nn
 
 from irprune import IrpruneError, Model
+from irprune.explore.iterate import iterate
 from irprune.explore.iterate.config import Objective, Pruning
 
 
@@ -67,7 +68,10 @@ def test_channels_that_layers_share_count_once(tmp_path: Path, data: Path) -> No
         (Pruning("ilp", skip=("4.w",)), "'4.w' matches no layer; did you mean 4.weight"),
         (Pruning("iap", samples=9, skip=("*",)), "no layer can be pruned"),
         (Pruning("iap", samples=9, least=50), "prune: no filter is left to remove"),
-        (Pruning("ilp", conv=(0.01,), dense=(0.01,)), "prune: the share to remove rounds to no"),
+        (
+            Pruning("ilp", conv=(0.01,), dense=(0.01,)),
+            "prune: the share to remove rounds to no filter in any layer; raise prune.conv",
+        ),
     ],
 )
 def test_what_cannot_begin_is_refused_before_the_training(
@@ -76,6 +80,21 @@ def test_what_cannot_begin_is_refused_before_the_training(
     with pytest.raises(IrpruneError, match=message):
         run(tmp_path, model, data, replace(CONFIG, prune=how))
     assert not (tmp_path / "round-000" / "log.jsonl").exists()
+
+
+def test_the_file_of_a_key_is_named(tmp_path: Path, model: Model, data: Path) -> None:
+    """Whatever the model's file is called."""
+    path, network = tmp_path / "c.toml", tmp_path / "net.onnx"
+    path.write_text(
+        '[model]\nsource = "net.onnx"\n[data]\nname = "npz"\n[train]\nepochs = 2\n'
+        "[rewind]\nepoch = 1\n[prune]\nconv = 0.01\ndense = 0.01\nsamples = 9"
+    )
+    model.save(network)
+    with pytest.raises(IrpruneError, match=f"^{path}: prune: the share to remove"):
+        iterate(path, tmp_path / "run", data=data)
+    path.write_text(path.read_text().replace("samples = 9", "samples = 101"))
+    with pytest.raises(IrpruneError, match=r"d\.npz: 101 samples of 100"):
+        iterate(path, tmp_path / "run", data=data)
 
 
 def test_what_did_not_begin_may_be_mended(tmp_path: Path, model: Model, data: Path) -> None:
