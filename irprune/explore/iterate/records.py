@@ -35,6 +35,7 @@ class Record(Selection):
     """Parameters of the original over those of this round."""
     compression_paper: float
     macs: int
+    """Of one example, or of the batch that the network's file fixes."""
     weight_bytes: int
     threshold_kind: Kind
     """Of which layers `threshold_params` are, as the paper counts."""
@@ -44,7 +45,7 @@ class Record(Selection):
     widths: dict[str, int]
     """Channels that each layer creates, by the name of its weight."""
     latency_s: float | None
-    """Of one example in onnxruntime, where it is measured."""
+    """In onnxruntime, where it is measured: of as many examples as `macs`."""
 
 
 def read_record(path: Path) -> Record:

@@ -12,14 +12,20 @@ from irprune.explore.iterate.measure import pareto
 from irprune.explore.iterate.records import Record
 
 
-def write_report(config: Config, records: Sequence[Record], folder: Path) -> None:
+def write_report(
+    config: Config, records: Sequence[Record], folder: Path, batch: int | None
+) -> None:
     """Write ``records.json`` and ``report.md`` into the run's folder."""
     write_text(folder / "records.json", json.dumps(list(records), indent=1, allow_nan=False) + "\n")
-    write_text(folder / "report.md", report(config, records))
+    write_text(folder / "report.md", report(config, records, batch))
 
 
-def report(config: Config, records: Sequence[Record]) -> str:
-    """Return the report as markdown."""
+def report(config: Config, records: Sequence[Record], batch: int | None) -> str:
+    """Return the report as markdown.
+
+    Args:
+        batch: what the network's file fixes.
+    """
     how, train, kind = config.prune, config.train, records[0]["threshold_kind"]
     lines = [
         f"# {how.method.upper()} on {config.model.source}, {config.data.name}",
@@ -31,6 +37,8 @@ def report(config: Config, records: Sequence[Record]) -> str:
     if how.method == "aiap":
         layers = "convolutions" if kind == "conv" else "dense layers (there is no convolution)"
         lines.append(f"The threshold follows the parameters of the {layers}.")
+    if batch is not None:
+        lines.append(f"MACs and latency are of {batch} examples, the batch that the file fixes.")
     lines += [
         "",
         "Compression is parameters before over after. *Paper*: a removed filter takes its own",

@@ -29,7 +29,7 @@ from irprune.explore.iterate.files import load_model, load_plan
 from irprune.explore.iterate.identity import identity_of
 from irprune.explore.iterate.records import Record, Selection, read_record, read_selection
 from irprune.explore.iterate.report import write_report
-from irprune.explore.iterate.selection import Scoring
+from irprune.explore.iterate.selection import Scoring, fixed_batch
 from irprune.fingerprint import structure_hash
 from irprune.model import Model
 from irprune.passbase import Context
@@ -71,7 +71,7 @@ class Iteration:
             records = self._rounds()
             if len(records) <= done:
                 self.log(f"iterate: {self.folder} holds all rounds already; nothing was left to do")
-            write_report(self.config, records, self.folder)
+            self._report(records)
             return records
 
     @cached_property
@@ -291,8 +291,11 @@ class Iteration:
         folder = self._at(record["round"])
         write_text(folder / "record.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
         (folder / CHECKPOINT).unlink(missing_ok=True)
-        write_report(self.config, records, self.folder)
+        self._report(records)
         return record
+
+    def _report(self, records: list[Record]) -> None:
+        write_report(self.config, records, self.folder, fixed_batch(self._given))
 
     def _latency(self, number: int) -> float | None:
         if not self.config.latency or self.context.runner is None:

@@ -104,14 +104,20 @@ class Scoring:
 
     def _batch(self, model: Model) -> int:
         """Return how many samples are measured at once (IrpruneError: the model fixes another)."""
-        (fixed, *_) = dims_of(model.ir.graph.inputs[0]) or [None]
-        if not isinstance(fixed, int):
+        fixed = fixed_batch(model)
+        if fixed is None:
             return _MOST_BATCH
         if self.how.samples % fixed:
             reason = f"{self.how.samples} is no multiple of {fixed}, the batch that the model fixes"
             mend = f"set it to {-(-self.how.samples // fixed) * fixed}"
             raise IrpruneError(reason, file=model.provenance.path, node="prune.samples", mend=mend)
         return fixed
+
+
+def fixed_batch(model: Model) -> int | None:
+    """Return how many examples at once the file of a classifier takes, where it says so."""
+    (fixed, *_) = dims_of(model.ir.graph.inputs[0]) or [None]
+    return fixed if isinstance(fixed, int) else None
 
 
 def _by_weights(channels: Channels, groups: list[Group]) -> Scored:

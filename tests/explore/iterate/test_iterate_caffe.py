@@ -61,6 +61,7 @@ def test_a_prototxt_and_its_solver(home: Path, data: Path) -> None:
     assert [node.op_type for node in last.ir.graph][-1] == "Softmax"
     assert not isinstance(last.ir.graph.inputs[0].shape[0], int)  # type: ignore[index]
     assert records[0]["accuracy"] > 1 / 3
+    assert "the batch that the file fixes" not in (home / "run" / "report.md").read_text()
 
 
 def test_samples_fill_the_batches_that_a_network_fixes(home: Path, data: Path) -> None:
@@ -69,8 +70,9 @@ def test_samples_fill_the_batches_that_a_network_fixes(home: Path, data: Path) -
     fixed = TABLES.replace("net.prototxt", "net.onnx")
     (home / "iterate.toml").write_text(fixed)
     assert len(iterate(home / "iterate.toml", home / "run", data=data)) == 3
+    assert "latency are of 20 examples" in (home / "run" / "report.md").read_text()
     (home / "iterate.toml").write_text(fixed.replace("samples = 40", "samples = 30"))
-    with pytest.raises(IrpruneError, match=r"iterate\.toml: prune\.samples: 30 .* 20.*set it to 40"):
+    with pytest.raises(IrpruneError, match=r"e\.toml: prune\.samples: 30 .* 20.*set it to 40"):
         iterate(home / "iterate.toml", home / "other", data=data)
     assert not (home / "other" / "round-000" / "log.jsonl").exists()
 
