@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from strategies import Net
 
-from irprune.channels import analyse
-from irprune.groups import coupled_groups
+from irprune.channels import Channels, analyse
+from irprune.groups import Group, coupled_groups
 from irprune.passes.rounds import at_most, kept_classes, kind_of, least_important, next_threshold
 
 
@@ -66,19 +66,34 @@ def test_the_least_of_every_layer_go() -> None:
     assert keep[groups[1].classes].tolist() == [True, True, True, False, False, False]
 
 
-def test_groups_of_a_convolution_lose_equally_many() -> None:
-    """Of each convolution group the worst goes, whatever the other's scores."""
+@pytest.fixture
+def two_rows() -> tuple[Channels, Group]:
+    """Six channels that a convolution reads in two groups."""
     net = Net()
     a = net.op("Conv", net.input(1, 3, 4, 4), net.weight(6, 3, 1, 1), name="c")
     b = net.op("Conv", net.op("Relu", a), net.weight(4, 3, 3, 3), group=2)
     net.op("Conv", b, net.weight(2, 4, 1, 1), name="y")
     channels = analyse(net.model().ir.graph)
-    group = next(g for g in coupled_groups(channels) if g.rows == 2 and len(g) == 6)
+    return channels, next(g for g in coupled_groups(channels) if g.rows == 2 and len(g) == 6)
+
+
+def test_groups_of_a_convolution_lose_equally_many(two_rows: tuple[Channels, Group]) -> None:
+    """Of each convolution group the worst goes, whatever the other's scores."""
+    channels, group = two_rows
     scores = np.empty(6)
     scores[np.argsort(group.cells, kind="stable")] = [1, 2, 3, 10, 30, 20]
     keep = kept_classes(channels, [(group, scores)], least_important(0.34, 1))
     gone = ~keep[group.classes]
     assert sorted(scores[gone]) == [1, 10]
+
+
+@pytest.mark.parametrize("least", [1, 2])
+def test_every_group_of_a_convolution_keeps_its_least(
+    two_rows: tuple[Channels, Group], least: int
+) -> None:
+    channels, group = two_rows
+    keep = kept_classes(channels, [(group, np.zeros(6))], at_most(0, least))
+    assert np.bincount(group.cells[keep[group.classes]]).tolist() == [least, least]
 
 
 @pytest.mark.parametrize("rule", [least_important(0.5, 3), at_most(9, 3)])

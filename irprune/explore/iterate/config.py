@@ -60,7 +60,7 @@ class Pruning:
     enough: float = 0.01
     """A round that removes at least this share of the original parameters is enough."""
     least: int = 1
-    """Filters that every layer keeps."""
+    """Filters that every layer keeps, in each of its groups where it has some."""
     skip: tuple[str, ...] = ()
     """Patterns of the weights, or their nodes, whose layers keep all filters."""
     verify: bool = True
