@@ -37,11 +37,10 @@ from irprune.errors import IrpruneError
 from irprune.groups import Group
 from irprune.labels import Labels
 from irprune.model import Model
-from irprune.ops import rule_for
 from irprune.passbase import Context
 from irprune.passes.scores.calibration import Samples
-from irprune.passes.scores.gated import activation_of
 from irprune.passes.scores.importance import Aggregate, Importance, Members, Scores
+from irprune.passes.scores.sites import Measured, measured_at
 from irprune.proof.probe import write_probe
 from irprune.protocols import Runner, RunnerError
 from irprune.training import Differentiator
@@ -54,104 +53,24 @@ DataCriterion = Literal[
 ]
 DATA_CRITERIA: tuple[str, ...] = get_args(DataCriterion)
 
-_NONLINEAR = frozenset(
-    (
-        *("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "Clip"),
-        *("Sigmoid", "Tanh", "Erf", "HardSigmoid", "Softplus", "Softsign"),
-        *("HardSwish", "Gelu", "Mish", "Swish"),
-    )
-)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One axis of an activation that carries channels."""
-
-    value: ir.Value
-    axis: int
-    per: tuple[int, ...]
-    classes: Labels
-    """Shape ``(*lengths of per, positions)``."""
-
-    @property
-    def name(self) -> str:
-        return self.value.name or ""
-
-    @property
-    def distinct(self) -> Labels:
-        """The classes that the axis carries, ascending, shape ``(count,)``."""
-        return np.unique(self.classes)
-
-    def summed(self, array: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return the sums over the positions of each class, shape ``(examples, count)``.
-
-        And how many positions of an example these are, shape ``(count,)``. Where axis 0 carries
-        channels, the whole batch counts as one example.
-        """
-        kept = [*self.per, self.axis]
-        wide = array.astype(np.float64)
-        if 0 in kept:
-            wide, kept = wide[None], [k + 1 for k in kept]
-        rest = [k for k in range(1, wide.ndim) if k not in kept]
-        moved = wide.transpose(0, *rest, *kept).reshape(len(wide), -1, self.classes.size)
-        order = np.argsort(self.classes, axis=None, kind="stable")
-        _, starts, counts = np.unique(
-            self.classes.ravel()[order], return_index=True, return_counts=True
-        )
-        sums = np.add.reduceat(moved.sum(axis=1)[:, order], starts, axis=1)
-        return sums, counts * moved.shape[1]
-
-
-def measured_at(channels: Channels, group: Group) -> list[Measured]:
-    """Return where the channels of a group are measured.
-
-    From each layer that creates them, forward to the first non-linearity (of a gated one such as
-    x·sigmoid(x), the product); where there is none, to the inputs of the layers that sum them away.
-    """
-    inside = np.zeros(channels.count, np.bool_)
-    inside[group.classes] = True
-    found: dict[tuple[ir.Value, bool], None] = {}
-    passed = {out for site in group.producers for out in site.node.outputs}
-    for node in channels.graph:  # in topological order: gates come before their products
-        for value in node.inputs:
-            if value not in passed or not _carried(channels, value, inside):
-                continue
-            if node.op_type in _NONLINEAR and node.inputs[0] is value:
-                found[activation_of(node.outputs[0]), True] = None
-            elif any(node.inputs[c.data] is value for c in rule_for(node).contractions(node)):
-                found[value, False] = None
-            else:
-                passed.update(out for out in node.outputs if (out, True) not in found)
-    after = [value for value, nonlinear in found if nonlinear]
-    values = after or [value for value, _ in found]
-    return [site for value in values for site in _carried(channels, value, inside)]
-
-
-def _carried(channels: Channels, value: ir.Value, inside: NDArray[np.bool_]) -> list[Measured]:
-    """Return the axes of a value that carry classes in a mask."""
-    return [
-        Measured(value, axis, channels.per(value, axis), classes)
-        for axis, classes in enumerate(channels.of(value))
-        if classes is not None and inside[classes].any()
-    ]
-
 
 def spread(
     parts: Sequence[tuple[NDArray[np.float64], Labels]], group: Group, aggregate: Aggregate
 ) -> Scores:
-    """Return one score per class of a group from the scores of each part, shape ``(size,)``."""
-    scores = np.concatenate([s.ravel() for s, _ in parts])
-    classes = np.concatenate([c.ravel() for _, c in parts])
-    inside = np.isin(classes, group.classes)
-    position = np.searchsorted(group.classes, classes[inside])
+    """Return one score per class of a group from the scores of each part, shape ``(size,)``.
+
+    Each class is in a part at least.
+    """
+    scores = np.concatenate([scores for scores, _ in parts])
+    position = np.searchsorted(group.classes, np.concatenate([classes for _, classes in parts]))
+    times = np.bincount(position, minlength=len(group))
+    assert times.all(), f"channels of {group.name} have no score"
     if aggregate == "max":
         highest = np.full(len(group), -np.inf)
-        np.maximum.at(highest, position, scores[inside])
+        np.maximum.at(highest, position, scores)
         return highest
-    total: Scores = np.bincount(position, scores[inside], len(group)).astype(np.float64)
-    if aggregate == "sum":
-        return total
-    return total / np.maximum(np.bincount(position, minlength=len(group)), 1)
+    total: Scores = np.bincount(position, scores, len(group)).astype(np.float64)
+    return total if aggregate == "sum" else total / times
 
 
 class Activity:
@@ -198,8 +117,11 @@ class Activity:
         sites = self._sites[group.index]
         if not sites:
             return None
-        parts = [(self._means[site.name, site.axis], site.distinct) for site in sites]
-        return spread(parts, group, self._aggregate)
+        return spread([self._counted(site) for site in sites], group, self._aggregate)
+
+    def _counted(self, site: Measured) -> tuple[NDArray[np.float64], Labels]:
+        counts = np.isin(site.distinct, site.counted)
+        return self._means[site.name, site.axis][counts], site.counted
 
 
 def _itself(numbers: NDArray[Any]) -> NDArray[Any]:

@@ -14,9 +14,10 @@ from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.choice.names import Names
 from irprune.passes.rounds import at_most, kept_classes, kind_of, least_important
-from irprune.passes.scores.activity import Activity, DataCriterion, measured_at
+from irprune.passes.scores.activity import Activity, DataCriterion
 from irprune.passes.scores.calibration import Samples
 from irprune.passes.scores.importance import Importance
+from irprune.passes.scores.sites import measured_at
 from irprune.plan import Mask
 from irprune.queries import dims_of
 from irprune.shapes import infer

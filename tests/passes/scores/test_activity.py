@@ -23,7 +23,6 @@ from irprune.passes.scores.activity import (
     Activations,
     Activity,
     Sensitivities,
-    measured_at,
 )
 from irprune.passes.scores.calibration import Samples, read_samples
 
@@ -169,35 +168,6 @@ def test_gradient_and_hessian(context: Context) -> None:
     assert np.allclose(_scores(model, "gradient", context), gradient, rtol=1e-4)
     whole = (w.grad.numpy() ** 2 / len(IMAGES) ** 2 * w.detach().numpy() ** 2 / 2).sum((1, 2, 3))
     assert np.allclose(_scores(model, "hessian", context, batch=7), whole * 7, rtol=1e-4)
-
-
-def _sites(net: Net, *allow: str) -> list[set[str]]:
-    channels = analyse(net.model().ir.graph)
-    return [{site.name for site in measured_at(channels, g)} for g in coupled_groups(channels)]
-
-
-def test_a_gated_non_linearity_is_measured_at_its_product() -> None:
-    net = Net()
-    c = net.op("Conv", net.input(1, 3, 6, 6), net.weight(5, 3, 3, 3), name="c")
-    silu = net.op("Mul", c, net.op("Sigmoid", c, name="s"), name="silu")
-    net.op("Conv", silu, net.weight(4, 5, 3, 3), name="y")
-    assert _sites(net) == [{"silu"}]
-
-
-def test_without_a_non_linearity_the_consumer_s_input_counts() -> None:
-    net = Net()
-    c = net.op("Conv", net.input(1, 3, 6, 6), net.weight(5, 3, 3, 3), name="c")
-    net.op("Conv", c, net.weight(4, 5, 3, 3), name="y")
-    assert _sites(net) == [{"c"}]
-
-
-def test_a_residual_stream_is_measured_after_each_sum() -> None:
-    net = Net()
-    a = net.op("Relu", net.op("Conv", net.input(1, 3, 6, 6), net.weight(5, 3, 1, 1)), name="a")
-    inner = net.op("Relu", net.op("Conv", a, net.weight(4, 5, 1, 1)), name="inner")
-    total = net.op("Add", net.op("Conv", inner, net.weight(5, 4, 1, 1)), a)
-    net.op("Conv", net.op("Relu", total, name="b"), net.weight(2, 5, 1, 1), name="y")
-    assert _sites(net) == [{"a", "b"}, {"inner"}]
 
 
 def test_the_pipeline_prunes_by_activations_of_a_file(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from irprune.backends.ort.runner import OrtRunner
 from irprune.channels import analyse
 from irprune.groups import coupled_groups
 from irprune.passbase import Context
-from irprune.passes.scores.activity import Activity, measured_at
+from irprune.passes.scores.activity import Activity
 from irprune.passes.scores.calibration import Samples
+from irprune.passes.scores.sites import measured_at
 
 IMAGES = np.random.default_rng(1).normal(size=(4, 3, 6, 6)).astype(np.float32)
 Written = Callable[[Net, str], str]

@@ -1,0 +1,107 @@
+"""Where the channels of a group are measured on data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from irprune.channels import Channels
+from irprune.groups import Group
+from irprune.labels import Labels
+from irprune.ops import rule_for
+from irprune.passes.scores.gated import activation_of
+from irprune.plan import Mask
+
+_NONLINEAR = frozenset(
+    (
+        *("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "Clip"),
+        *("Sigmoid", "Tanh", "Erf", "HardSigmoid", "Softplus", "Softsign"),
+        *("HardSwish", "Gelu", "Mish", "Swish"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One axis of an activation that carries channels."""
+
+    value: ir.Value
+    axis: int
+    per: tuple[int, ...]
+    classes: Labels
+    """Shape ``(*lengths of per, positions)``."""
+    counted: Labels
+    """The classes whose scores count here, ascending: others are scored elsewhere."""
+
+    @property
+    def name(self) -> str:
+        return self.value.name or ""
+
+    @property
+    def distinct(self) -> Labels:
+        """The classes that the axis carries, ascending, shape ``(count,)``."""
+        return np.unique(self.classes)
+
+    def summed(self, array: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return the sums over the positions of each class, shape ``(examples, count)``.
+
+        And how many positions of an example these are, shape ``(count,)``. Where axis 0 carries
+        channels, the whole batch counts as one example.
+        """
+        kept = [*self.per, self.axis]
+        wide = array.astype(np.float64)
+        if 0 in kept:
+            wide, kept = wide[None], [k + 1 for k in kept]
+        rest = [k for k in range(1, wide.ndim) if k not in kept]
+        moved = wide.transpose(0, *rest, *kept).reshape(len(wide), -1, self.classes.size)
+        order = np.argsort(self.classes, axis=None, kind="stable")
+        _, starts, counts = np.unique(
+            self.classes.ravel()[order], return_index=True, return_counts=True
+        )
+        sums = np.add.reduceat(moved.sum(axis=1)[:, order], starts, axis=1)
+        return sums, counts * moved.shape[1]
+
+
+def measured_at(channels: Channels, group: Group) -> list[Measured]:
+    """Return where the channels of a group are measured.
+
+    From each layer that creates them, forward to the first non-linearity (of a gated one such as
+    x·sigmoid(x), the product); channels that pass none, to the inputs of the layers that sum them
+    away. Nowhere where a channel of the group meets neither: the peers could not be compared.
+    """
+    inside = np.zeros(channels.count, np.bool_)
+    inside[group.classes] = True
+    found: dict[tuple[ir.Value, bool], None] = {}
+    passed = {out for site in group.producers for out in site.node.outputs}
+    for node in channels.graph:  # in topological order: gates come before their products
+        for value in node.inputs:
+            if value not in passed or not _carried(channels, value, inside):
+                continue
+            if node.op_type in _NONLINEAR and node.inputs[0] is value:
+                found[activation_of(node.outputs[0]), True] = None
+            elif any(node.inputs[c.data] is value for c in rule_for(node).contractions(node)):
+                found[value, False] = None
+            else:
+                passed.update(out for out in node.outputs if (out, True) not in found)
+    sites: list[Measured] = []
+    for nonlinear in (True, False):
+        left = inside.copy()
+        for site in sites:
+            left[site.counted] = False
+        values = [value for value, kind in found if kind == nonlinear]
+        sites += [site for value in values for site in _carried(channels, value, left)]
+    counted = {c for site in sites for c in site.counted.tolist()}
+    return sites if len(counted) == len(group) else []
+
+
+def _carried(channels: Channels, value: ir.Value, counted: Mask) -> list[Measured]:
+    """Return the axes of a value that carry classes in a mask, which are those that count."""
+    return [
+        Measured(value, axis, channels.per(value, axis), classes, inside)
+        for axis, classes in enumerate(channels.of(value))
+        if classes is not None and (inside := np.unique(classes[counted[classes]])).size
+    ]
