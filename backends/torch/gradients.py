@@ -46,7 +46,6 @@ class TorchDifferentiator:
             reason = f"torch computes {lost[0]} inside another operation"
             raise IrpruneError(reason, mend="choose a criterion of weights, or mean-activation")
         recorder = _Recorder(module, {nodes[n]: n for n in names if n in nodes})
-        module.zero_grad(set_to_none=True)
         arrays = [feeds[value.name or ""] for value in model.ir.graph.inputs]
         with torch.enable_grad():
             output = recorder.run(*(torch.from_numpy(np.array(array)) for array in arrays))
@@ -56,9 +55,14 @@ class TorchDifferentiator:
                 raise IrpruneError(f"labels do not fit the first output: {reason}")
             target = torch.from_numpy(np.array(labels, np.int64))
             loss = functional.cross_entropy(logits.float(), target, reduction="sum")
-            loss.backward()  # type: ignore[no-untyped-call]
-        found = recorder.found | {n: weights[n] for n in names if n in weights}
-        return {name: _pair(tensor) for name, tensor in found.items()}
+            found = recorder.found | {n: weights[n] for n in names if n in weights}
+            if not found:
+                return {}
+            slopes = torch.autograd.grad(loss, list(found.values()), materialize_grads=True)
+        return {
+            name: (tensor.detach().numpy().copy(), slope.numpy())
+            for (name, tensor), slope in zip(found.items(), slopes, strict=True)
+        }
 
     def _lowered(self, model: Model) -> Lowered:
         parts = [model, *model.tensors().values()]  # held, so that no other one takes their place
@@ -68,7 +72,7 @@ class TorchDifferentiator:
 
 
 class _Recorder(fx.Interpreter):
-    """Runs a graph and keeps named results, with their gradients to come."""
+    """Runs a graph and keeps named results, by which to take derivatives."""
 
     def __init__(self, module: fx.GraphModule, wanted: Mapping[str, str]) -> None:
         super().__init__(module)
@@ -78,11 +82,7 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if n.name in self._wanted:
-            result.requires_grad_() if result.is_leaf else result.retain_grad()
+            if result.is_leaf:
+                result.requires_grad_()
             self.found[self._wanted[n.name]] = result
         return result
-
-
-def _pair(tensor: Tensor) -> tuple[NDArray[Any], NDArray[Any]]:
-    slope = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
-    return tensor.detach().numpy().copy(), slope.detach().numpy().copy()

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from irprune.plan import Kept
 from irprune.queries import Dim, dims_of
 
-_LENGTHS = frozenset(("Shape", "Size"))
+LENGTHS = frozenset(("Shape", "Size"))
 _POINTER = 8
 
 
@@ -101,11 +101,11 @@ def _results(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 def _from_lengths(node: ir.Node, marked: set[str]) -> bool:
-    return node.op_type in _LENGTHS or any(v.name in marked for v in inputs_of(node))
+    return node.op_type in LENGTHS or any(v.name in marked for v in inputs_of(node))
 
 
 def _from_floats(node: ir.Node, marked: set[str]) -> bool:
-    return node.op_type not in _LENGTHS and any(
+    return node.op_type not in LENGTHS and any(
         v.name in marked or (v.dtype is not None and v.dtype.is_floating_point())
         for v in inputs_of(node)
     )

@@ -23,7 +23,7 @@ Criteria of weights w, where g is the gradient of the mean loss of a batch:
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -38,11 +38,12 @@ from irprune.groups import Group
 from irprune.labels import Labels
 from irprune.model import Model
 from irprune.passbase import Context
-from irprune.passes.scores.calibration import Samples
+from irprune.passes.scores.calibration import Samples, fixed_batch
 from irprune.passes.scores.importance import Aggregate, Importance, Members, Scores
-from irprune.passes.scores.sites import Measured, measured_at
+from irprune.passes.scores.sites import Measured, measured_at, shared
 from irprune.proof.probe import write_probe
-from irprune.protocols import Runner, RunnerError
+from irprune.protocols import Arrays, Runner, RunnerError
+from irprune.queries import describe
 from irprune.training import Differentiator
 
 Activations = Literal["mean-activation", "sum-activation", "apoz"]
@@ -139,10 +140,10 @@ class _Measure:
     at: _Function = _itself
     of: _Function = _itself
 
-    def examples(self, site: Measured, array: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the scores by each example, shape ``(examples, count)``."""
+    def mean(self, site: Measured, array: NDArray[Any], examples: int) -> NDArray[np.float64]:
+        """Return the mean score of the examples of a run, shape ``(count,)``."""
         sums, positions = site.summed(self.at(array))
-        return self.of(sums / positions if self.over == "mean" else sums)
+        return self.of(sums / (positions if self.over == "mean" else examples))
 
 
 _MEASURES: Mapping[str, _Measure] = {
@@ -161,59 +162,76 @@ def _activations(
     model: Model, sites: Sites, criterion: str, samples: Samples, runner: Runner
 ) -> dict[tuple[str, int], NDArray[np.float64]]:
     names = list(dict.fromkeys(name for name, _ in sites))
-    if not names:
-        return {}
-    totals: dict[tuple[str, int], Any] = {}
-    counts: dict[tuple[str, int], int] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe.onnx"
         write_probe(model.ir.clone(), path, names)
-        for feeds in samples.batches():
+
+        def run(part: Samples) -> Arrays:
             try:
-                found = runner.run(path, feeds, names)
+                return runner.run(path, part.feeds, names)
             except RunnerError as error:
                 error.file = model.provenance.path  # the probe is gone when the message is read
                 raise
-            _add(totals, counts, sites, found, _MEASURES[criterion])
-    return _means(totals, counts)
+
+        return _measured(model, sites, criterion, samples, run)
 
 
 def _sensitivities(
     model: Model, sites: Sites, criterion: str, samples: Samples, backend: Differentiator
 ) -> dict[tuple[str, int], NDArray[np.float64]]:
     names = list(dict.fromkeys(name for name, _ in sites))
-    if not names:
-        return {}
-    totals: dict[tuple[str, int], Any] = {}
-    counts: dict[tuple[str, int], int] = {}
-    for feeds, labels in _labelled(samples, criterion):
-        found = backend.gradients(model, feeds, labels, names)
-        products = {name: value * slope for name, (value, slope) in found.items()}
-        _add(totals, counts, sites, products, _MEASURES[criterion])
-    return _means(totals, counts)
+
+    def run(part: Samples) -> Arrays:
+        found = backend.gradients(model, part.feeds, part.classes(criterion), names)
+        return {name: value * slope for name, (value, slope) in found.items()}
+
+    return _measured(model, sites, criterion, samples, run)
 
 
-def _add(
-    totals: dict[tuple[str, int], Any],
-    counts: dict[tuple[str, int], int],
-    sites: Sites,
-    found: Mapping[str, NDArray[Any]],
-    measure: _Measure,
-) -> None:
-    for key, site in sites.items():
-        array = found[site.name]
-        if not np.isfinite(array).all():
-            reason = f"activation {site.name} is NaN or infinite on the samples"
-            raise IrpruneError(reason, mend="check the samples' range and the model")
-        scores = measure.examples(site, array)
-        totals[key] = totals.get(key, 0.0) + scores.sum(axis=0)
-        counts[key] = counts.get(key, 0) + len(scores)
-
-
-def _means(
-    totals: Mapping[tuple[str, int], Any], counts: Mapping[tuple[str, int], int]
+def _measured(
+    model: Model, sites: Sites, criterion: str, samples: Samples, run: Callable[[Samples], Arrays]
 ) -> dict[tuple[str, int], NDArray[np.float64]]:
-    return {key: np.asarray(total) / counts[key] for key, total in totals.items()}
+    """Return the mean score of the samples at each site, shape ``(count,)``."""
+    totals: dict[tuple[str, int], Any] = {}
+    measure = _MEASURES[criterion]
+    for part in _runs(model, sites, measure, samples) if sites else ():
+        found = run(samples.take(part))
+        for key, site in sites.items():
+            array = found[site.name]
+            if not np.isfinite(array).all():
+                reason = f"activation {site.name} is NaN or infinite on the samples"
+                raise IrpruneError(reason, mend="check the samples' range and the model")
+            scores = measure.mean(site, array, len(part))
+            totals[key] = totals.get(key, 0.0) + scores * len(np.unique(part))
+    return {key: total / len(samples) for key, total in totals.items()}
+
+
+def _runs(
+    model: Model, sites: Sites, measure: _Measure, samples: Samples
+) -> Iterable[NDArray[np.int64]]:
+    """Return the numbers of the examples that each run takes.
+
+    Where an example lies in an activation no shape tells: tokens or windows may stand before the
+    examples, or be merged with them. What is no mean over all examples is therefore measured on one
+    of them at a time; a batch that the model fixes is filled with it.
+    """
+    linear = measure.of is _itself
+    if linear and measure.over == "mean":
+        return samples.parts()
+    common = shared(model.ir.graph, sites.values())
+    if linear and not common:
+        return samples.parts()
+    batch = fixed_batch(model.ir.graph) or 1
+    if common and batch > 1:
+        maker = common[0].value.producer()
+        assert maker is not None, "only what a node makes is measured"
+        raise IrpruneError(
+            f"{common[0].name} does not depend on the samples: what of it belongs to one of the "
+            f"{batch} examples of the model's batch cannot be told",
+            node=describe(maker),
+            mend="export the model with a dynamic batch, or choose mean-activation",
+        )
+    return (np.full(batch, number) for number in range(len(samples)))
 
 
 def _elements(
@@ -226,9 +244,9 @@ def _elements(
         return {}
     totals: dict[str, Any] = {}
     count = 0
-    for feeds, labels in _labelled(samples, criterion):
-        found = backend.gradients(model, feeds, labels, list(values))
-        size, count = len(labels), count + len(labels)
+    for batch in map(samples.take, samples.parts()):
+        found = backend.gradients(model, batch.feeds, batch.classes(criterion), list(values))
+        size, count = len(batch), count + len(batch)
         for name, (_, slope) in found.items():
             slope = slope.astype(np.float64)
             # The gradient is of the sum of losses: b g² is its square over b.
@@ -269,14 +287,6 @@ class _OfElements(Importance):
         kept = [*per, axis]
         rest = [k for k in range(len(shape)) if k not in kept]
         return found.transpose(*rest, *kept).reshape(-1, classes.size).sum(axis=0), classes
-
-
-def _labelled(samples: Samples, criterion: str) -> list[tuple[Any, NDArray[np.int64]]]:
-    if samples.labels is None:
-        reason = f"criterion {criterion} needs labels beside the samples"
-        raise IrpruneError(reason, mend="add an array y_train of class numbers to the file")
-    parts = zip(samples.batches(), samples.slices(), strict=True)
-    return [(feeds, samples.labels[part]) for feeds, part in parts]
 
 
 def _differentiator(context: Context) -> Differentiator:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +34,28 @@ class Samples:
     def __len__(self) -> int:
         return len(next(iter(self.feeds.values())))
 
-    def slices(self) -> Iterator[slice]:
-        """Yield where each batch lies."""
+    def take(self, numbers: NDArray[np.int64]) -> Samples:
+        """Return the examples of these numbers, in their order."""
+        feeds = {name: array[numbers] for name, array in self.feeds.items()}
+        return replace(
+            self, feeds=feeds, labels=None if self.labels is None else self.labels[numbers]
+        )
+
+    def classes(self, criterion: str) -> NDArray[np.int64]:
+        """Return the labels (IrpruneError: there are none, and a criterion needs them)."""
+        if self.labels is None:
+            reason = f"criterion {criterion} needs labels beside the samples"
+            raise IrpruneError(reason, mend="add an array y_train of class numbers to the file")
+        return self.labels
+
+    def parts(self) -> Iterator[NDArray[np.int64]]:
+        """Yield the numbers of the examples of each batch."""
         for start in range(0, len(self), self.batch):
-            yield slice(start, min(start + self.batch, len(self)))
+            yield np.arange(start, min(start + self.batch, len(self)))
 
     def batches(self) -> Iterator[Arrays]:
-        for part in self.slices():
-            yield {name: array[part] for name, array in self.feeds.items()}
+        for part in self.parts():
+            yield self.take(part).feeds
 
 
 def read_samples(path: str, graph: ir.Graph) -> Samples:
@@ -66,9 +80,12 @@ def read_samples(path: str, graph: ir.Graph) -> Samples:
         reason = f"holds no array for {', '.join(missing)}; it holds {have}"
         raise IrpruneError(reason, file=path, mend="name the arrays after the graph inputs")
     feeds = {name: arrays[name] for name in named}
-    fixed = _fixed_batch(named, feeds, path)
+    _check(named, feeds, path)
+    fixed = fixed_batch(graph)
     labels = next((arrays[name] for name in _LABELS if name in arrays and name not in named), None)
     count = len(next(iter(feeds.values())))
+    if fixed is not None and count < fixed:
+        raise IrpruneError(f"{count} examples do not fill the model's batch of {fixed}", file=path)
     if labels is not None:
         if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
             reason = f"labels have shape {labels.shape} and type {labels.dtype}"
@@ -82,9 +99,23 @@ def read_samples(path: str, graph: ir.Graph) -> Samples:
     )
 
 
-def _fixed_batch(named: Mapping[str, ir.Value], feeds: Arrays, path: str) -> int | None:
-    """Return the batch that the graph fixes, None where it fixes none (IrpruneError: no fit)."""
-    fixed: set[int] = set()
+def fixed_batch(graph: ir.Graph) -> int | None:
+    """Return the batch that the inputs of a graph fix, None where they fix none.
+
+    Raises:
+        IrpruneError: they fix different ones.
+    """
+    lengths = {dims[0] for value in graph.inputs if (dims := dims_of(value))}
+    fixed = sorted(length for length in lengths if isinstance(length, int))
+    if len(fixed) > 1:
+        found = " and ".join(map(str, fixed))
+        mend = "choose a criterion of weights"
+        raise IrpruneError(f"the model's inputs fix different batches: {found}", mend=mend)
+    return fixed[0] if fixed else None
+
+
+def _check(named: Mapping[str, ir.Value], feeds: Arrays, path: str) -> None:
+    """Raise IrpruneError unless the arrays are examples as the inputs take them."""
     counts = {len(array) if array.ndim else 0 for array in feeds.values()}
     if len(counts) != 1 or 0 in counts:
         raise IrpruneError("the arrays count different numbers of examples, or none", file=path)
@@ -103,14 +134,3 @@ def _fixed_batch(named: Mapping[str, ir.Value], feeds: Arrays, path: str) -> int
                 file=path,
                 mend="store examples as the model takes them, normalised",
             )
-        if isinstance(dims[0], int):
-            fixed.add(dims[0])
-    if len(fixed) > 1:
-        lengths = " and ".join(map(str, sorted(fixed)))
-        mend = "choose a criterion of weights"
-        raise IrpruneError(f"the model's inputs fix different batches: {lengths}", mend=mend)
-    (count,) = counts
-    batch = next(iter(fixed), None)
-    if batch is not None and count < batch:
-        raise IrpruneError(f"{count} examples do not fill the model's batch of {batch}", file=path)
-    return batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from irprune.labels import Labels
 from irprune.ops import rule_for
 from irprune.passes.scores.gated import activation_of
 from irprune.plan import Mask
+from irprune.proof.activations import LENGTHS, inputs_of
 
 _NONLINEAR = frozenset(
     (
@@ -47,23 +49,30 @@ class Measured:
         return np.unique(self.classes)
 
     def summed(self, array: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return the sums over the positions of each class, shape ``(examples, count)``.
+        """Return the sum over all positions of each class, shape ``(count,)``, and their number.
 
-        And how many positions of an example these are, shape ``(count,)``. Where axis 0 carries
-        channels, the whole batch counts as one example.
+        Positions on every other axis count, that of the examples too, wherever it lies.
         """
         kept = [*self.per, self.axis]
-        wide = array.astype(np.float64)
-        if 0 in kept:
-            wide, kept = wide[None], [k + 1 for k in kept]
-        rest = [k for k in range(1, wide.ndim) if k not in kept]
-        moved = wide.transpose(0, *rest, *kept).reshape(len(wide), -1, self.classes.size)
-        order = np.argsort(self.classes, axis=None, kind="stable")
-        _, starts, counts = np.unique(
-            self.classes.ravel()[order], return_index=True, return_counts=True
-        )
-        sums = np.add.reduceat(moved.sum(axis=1)[:, order], starts, axis=1)
-        return sums, counts * moved.shape[1]
+        rest = [k for k in range(array.ndim) if k not in kept]
+        rows = array.transpose(*rest, *kept).reshape(-1, self.classes.size)
+        _, number, counts = np.unique(self.classes, return_inverse=True, return_counts=True)
+        sums = np.zeros(len(counts))
+        np.add.at(sums, number.ravel(), rows.sum(axis=0, dtype=np.float64))
+        return sums, counts * len(rows)
+
+
+def shared(graph: ir.Graph, sites: Iterable[Measured]) -> list[Measured]:
+    """Return the sites that are not computed from what the graph inputs hold.
+
+    Learned queries are such: no example has positions of its own there, however many are fed.
+    Lengths that are read from an input say nothing of its examples.
+    """
+    fed = set(graph.inputs)
+    for node in graph:
+        if node.op_type not in LENGTHS and not fed.isdisjoint(inputs_of(node)):
+            fed.update(node.outputs)
+    return [site for site in sites if site.value not in fed]
 
 
 def measured_at(channels: Channels, group: Group) -> list[Measured]:
