@@ -48,6 +48,8 @@ class Differentiator(Protocol):
     ) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         """Return value and gradient of the named activations and initializers.
 
+        What is not trained is left out, as is what the backend computes inside another operation.
+
         The loss is the cross-entropy of the first graph output ``(n, classes)``, or of the logits
         before it where that is a Softmax, summed over the examples, in eval mode: the gradient of
         an activation is each example's own.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["carry_optimizer", "to_torch"]
 
 
-def to_torch(model: Model, *, inplace: bool = True) -> Lowered:
+def to_torch(model: Model, *, inplace: bool = True, fused: bool = True) -> Lowered:
     """Lower a model to a GraphModule of ordinary layers, in eval mode.
 
     Parameters and buffers have the names of the graph's initializers and their shapes; weights are
@@ -35,6 +35,8 @@ def to_torch(model: Model, *, inplace: bool = True) -> Lowered:
         model: the network; normalize it first where weights stand in Constant nodes or where an
             optimiser merged equal biases of unrelated layers.
         inplace: let activations overwrite inputs that nothing else reads, as torchvision does.
+        fused: let one kernel compute attention that is written out; what lies inside it then has
+            no counterpart in the module.
 
     Raises:
         IrpruneError: torch is missing, or nodes cannot be lowered; it names them all.
@@ -46,7 +48,7 @@ def to_torch(model: Model, *, inplace: bool = True) -> Lowered:
     try:
         copy = prepared(model.ir)
         spare = model.tensors()
-        return Lowering(copy.graph, copy.opset_imports, spare, inplace).run().eval()
+        return Lowering(copy.graph, copy.opset_imports, spare, inplace, fused).run().eval()
     except IrpruneError as error:
         error.file = error.file or model.provenance.path
         raise

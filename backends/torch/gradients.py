@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ class TorchDifferentiator:
     """A `Differentiator` that lowers the model, once for as long as it and its weights stay."""
 
     def __init__(self) -> None:
-        self._last: tuple[list[object], Lowered] | None = None
+        self._last: tuple[list[object], bool, Lowered] | None = None
 
     def gradients(
         self,
@@ -31,21 +31,17 @@ class TorchDifferentiator:
         labels: NDArray[Any],
         names: Sequence[str],
     ) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-        """Return value and gradient of named activations and weights; untrained ones are left out.
+        """Return value and gradient of named activations and weights.
+
+        Weights that are not trained are left out, and activations that torch has no counterpart of.
 
         Raises:
-            IrpruneError: an activation has no counterpart, or labels are no classes of the output.
+            IrpruneError: labels are no classes of the output.
         """
-        module = self._lowered(model)
+        module = self._lowered(model, fused=model.ir.graph.initializers.keys() >= set(names))
         nodes = module.meta[VALUES]
         weights = dict(module.named_parameters())
-        known = {n for n in names if n in nodes or n in weights}
-        held = model.ir.graph.initializers
-        lost = [n for n in names if n not in known and n not in held]
-        if lost:
-            reason = f"torch computes {lost[0]} inside another operation"
-            raise IrpruneError(reason, mend="choose a criterion of weights, or mean-activation")
-        recorder = _Recorder(module, {nodes[n]: n for n in names if n in nodes})
+        recorder = _Recorder(module, {nodes[n] for n in names if n in nodes})
         arrays = [feeds[value.name or ""] for value in model.ir.graph.inputs]
         with torch.enable_grad():
             output = recorder.run(*(torch.from_numpy(np.array(array)) for array in arrays))
@@ -55,7 +51,8 @@ class TorchDifferentiator:
                 raise IrpruneError(f"labels do not fit the first output: {reason}")
             target = torch.from_numpy(np.array(labels, np.int64))
             loss = functional.cross_entropy(logits.float(), target, reduction="sum")
-            found = recorder.found | {n: weights[n] for n in names if n in weights}
+            found = {n: recorder.found[nodes[n]] for n in names if n in nodes}
+            found |= {n: weights[n] for n in names if n in weights}
             if not found:
                 return {}
             slopes = torch.autograd.grad(loss, list(found.values()), materialize_grads=True)
@@ -64,17 +61,21 @@ class TorchDifferentiator:
             for (name, tensor), slope in zip(found.items(), slopes, strict=True)
         }
 
-    def _lowered(self, model: Model) -> Lowered:
+    def _lowered(self, model: Model, fused: bool) -> Lowered:
         parts = [model, *model.tensors().values()]  # held, so that no other one takes their place
-        if self._last is None or list(map(id, self._last[0])) != list(map(id, parts)):
-            self._last = parts, to_torch(before_softmax(model), inplace=False)
-        return self._last[1]
+        if self._last is not None:
+            known, how, module = self._last
+            if how == fused and list(map(id, known)) == list(map(id, parts)):
+                return module
+        module = to_torch(before_softmax(model), inplace=False, fused=fused)
+        self._last = parts, fused, module
+        return module
 
 
 class _Recorder(fx.Interpreter):
-    """Runs a graph and keeps named results, by which to take derivatives."""
+    """Runs a graph and keeps the results of some nodes, to take derivatives by them."""
 
-    def __init__(self, module: fx.GraphModule, wanted: Mapping[str, str]) -> None:
+    def __init__(self, module: fx.GraphModule, wanted: Collection[str]) -> None:
         super().__init__(module)
         self._wanted = wanted
         self.found: dict[str, Tensor] = {}
@@ -84,5 +85,5 @@ class _Recorder(fx.Interpreter):
         if n.name in self._wanted:
             if result.is_leaf:
                 result.requires_grad_()
-            self.found[self._wanted[n.name]] = result
+            self.found[n.name] = result
         return result

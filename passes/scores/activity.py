@@ -43,7 +43,6 @@ from irprune.passes.scores.importance import Aggregate, Importance, Members, Sco
 from irprune.passes.scores.sites import Measured, measured_at, shared
 from irprune.proof.probe import write_probe
 from irprune.protocols import Arrays, Runner, RunnerError
-from irprune.queries import describe
 from irprune.training import Differentiator
 
 Activations = Literal["mean-activation", "sum-activation", "apoz"]
@@ -183,6 +182,12 @@ def _sensitivities(
 
     def run(part: Samples) -> Arrays:
         found = backend.gradients(model, part.feeds, part.classes(criterion), names)
+        for site in sites.values():
+            if site.name not in found:
+                raise site.refused(
+                    "has no counterpart in torch, which computes it inside another operation",
+                    "normalize the model first, choose mean-activation or a criterion of weights",
+                )
         return {name: value * slope for name, (value, slope) in found.items()}
 
     return _measured(model, sites, criterion, samples, run)
@@ -223,13 +228,10 @@ def _runs(
         return samples.parts()
     batch = fixed_batch(model.ir.graph) or 1
     if common and batch > 1:
-        maker = common[0].value.producer()
-        assert maker is not None, "only what a node makes is measured"
-        raise IrpruneError(
-            f"{common[0].name} does not depend on the samples: what of it belongs to one of the "
+        raise common[0].refused(
+            "does not depend on the samples: how much of it belongs to one of the "
             f"{batch} examples of the model's batch cannot be told",
-            node=describe(maker),
-            mend="export the model with a dynamic batch, or choose mean-activation",
+            "export the model with a dynamic batch, choose mean-activation",
         )
     return (np.full(batch, number) for number in range(len(samples)))
 

@@ -11,12 +11,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from irprune.channels import Channels
+from irprune.errors import IrpruneError
 from irprune.groups import Group
 from irprune.labels import Labels
 from irprune.ops import rule_for
 from irprune.passes.scores.gated import activation_of
 from irprune.plan import Mask
 from irprune.proof.activations import LENGTHS, inputs_of
+from irprune.queries import describe
 
 _NONLINEAR = frozenset(
     (
@@ -38,10 +40,19 @@ class Measured:
     """Shape ``(*lengths of per, positions)``."""
     counted: Labels
     """The classes whose scores count here, ascending: others are scored elsewhere."""
+    group: Group
+    """The group that they belong to."""
 
     @property
     def name(self) -> str:
         return self.value.name or ""
+
+    def refused(self, reason: str, mend: str) -> IrpruneError:
+        """Return the error that says why the value cannot be measured, and what to do about it."""
+        maker = self.value.producer()
+        assert maker is not None, "only what a node makes is measured"
+        mend = f'{mend}, or leave its channels alone: skip="{self.group.name}"'
+        return IrpruneError(f"{self.name} {reason}", node=describe(maker), mend=mend)
 
     @property
     def distinct(self) -> Labels:
@@ -88,7 +99,7 @@ def measured_at(channels: Channels, group: Group) -> list[Measured]:
     passed = {out for site in group.producers for out in site.node.outputs}
     for node in channels.graph:  # in topological order: gates come before their products
         for value in node.inputs:
-            if value not in passed or not _carried(channels, value, inside):
+            if value not in passed or not _carried(channels, value, inside, group):
                 continue
             if node.op_type in _NONLINEAR and node.inputs[0] is value:
                 found[activation_of(node.outputs[0]), True] = None
@@ -102,15 +113,15 @@ def measured_at(channels: Channels, group: Group) -> list[Measured]:
         for site in sites:
             left[site.counted] = False
         values = [value for value, kind in found if kind == nonlinear]
-        sites += [site for value in values for site in _carried(channels, value, left)]
+        sites += [site for value in values for site in _carried(channels, value, left, group)]
     counted = {c for site in sites for c in site.counted.tolist()}
     return sites if len(counted) == len(group) else []
 
 
-def _carried(channels: Channels, value: ir.Value, counted: Mask) -> list[Measured]:
+def _carried(channels: Channels, value: ir.Value, counted: Mask, group: Group) -> list[Measured]:
     """Return the axes of a value that carry classes in a mask, which are those that count."""
     return [
-        Measured(value, axis, channels.per(value, axis), classes, inside)
+        Measured(value, axis, channels.per(value, axis), classes, inside, group)
         for axis, classes in enumerate(channels.of(value))
         if classes is not None and (inside := np.unique(classes[counted[classes]])).size
     ]

@@ -57,7 +57,7 @@ def _matmul(low: Lowering, node: ir.Node) -> fx.Node:
     weight = low.input(node, 1)
     if weight is not None and low.held(weight) and low.rank(weight) == 2:
         return low.layer(node, layers.ColumnLinear(False), {"weight": weight}, low.data(node))
-    fused = attention(low, node)
+    fused = attention(low, node) if low.fused else None
     if fused is not None:
         return fused
     return low.call(torch.matmul, low.data(node, 0), low.data(node, 1))

@@ -41,6 +41,7 @@ class Lowering:
         opsets: the versions of its domains.
         spare: tensors by name, also those that nothing reads.
         inplace: whether activations may overwrite what nothing else reads.
+        fused: whether one kernel may compute several nodes of attention.
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class Lowering:
         opsets: Mapping[str, int],
         spare: Mapping[str, ir.TensorProtocol],
         inplace: bool,
+        fused: bool,
     ) -> None:
         self.source, self.opsets, self.inplace = graph, dict(opsets), inplace
+        self.fused = fused
         self.opset = opsets.get("", 0)
         self.graph = fx.Graph()
         self.roles = roles(graph)

@@ -10,6 +10,7 @@ import torch
 
 import irprune
 from irprune.backends.torch.gradients import TorchDifferentiator
+from irprune.model import Model
 
 NET = """<ir_version: 8, opset_import: ["": 17]>
     net (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {1, 2, 3, 4}> { y = MatMul(x, w) }"""
@@ -34,3 +35,11 @@ def test_new_weights_have_new_gradients(tmp_path: Path) -> None:
     assert np.array_equal(value, -before[0])
     assert np.array_equal(slope, asked(TorchDifferentiator())[1])
     assert not np.array_equal(slope, before[1])
+
+
+def test_what_has_no_counterpart_is_left_out() -> None:
+    model = Model.from_proto(onnx.parser.parse_model(NET))
+    gradients = TorchDifferentiator().gradients
+    feeds, labels = {"x": np.eye(2, dtype=np.float32)}, np.array([0, 1])
+    assert gradients(model, feeds, labels, ["nothing"]) == {}
+    assert gradients(model, feeds, labels, ["nothing", "w"]).keys() == {"w"}

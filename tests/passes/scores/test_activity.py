@@ -25,6 +25,7 @@ from irprune.passes.scores.activity import (
     Sensitivities,
 )
 from irprune.passes.scores.calibration import Samples, read_samples
+from irprune.passes.scores.sites import measured_at
 
 IMAGES = np.random.default_rng(1).normal(size=(7, 3, 6, 6)).astype(np.float32)
 LABELS = np.arange(7) % 4
@@ -267,6 +268,49 @@ def test_what_all_examples_share_counts_for_each(criterion: Any, context: Contex
         with pytest.raises(IrpruneError, match="does not depend on the samples") as caught:
             scores(_queried(3), 3)
         assert caught.value.node is not None and "Relu" in caught.value.node
+
+
+def test_attention_is_measured_at_its_scaled_queries(context: Context) -> None:
+    import torch
+
+    net = Net()
+    x = net.input("N", 5, 3)
+    q, k, v = (net.op("MatMul", x, net.weight(3, 6, name=f"{n}.w")) for n in "qkv")
+    scaled = net.op("Mul", q, net.constant(np.float32(0.4)), name="scaled")
+    scores = net.op("MatMul", scaled, net.op("Transpose", k, perm=[0, 2, 1]))
+    mixed = net.op("MatMul", net.op("Softmax", scores, axis=-1), v)
+    net.op("ReduceMean", net.linear(mixed, 6, 4, "o"), axes=[1], keepdims=0, name="y")
+    model = net.model()
+    channels = analyse(model.ir.graph)
+    (group,) = [g for g in coupled_groups(channels) if "q.w" in g.names]
+    assert "scaled" in {site.name for site in measured_at(channels, group)}
+
+    weights = {n: v.const_value for n, v in model.ir.graph.initializers.items()}
+    a, b, c, d = (torch.from_numpy(np.array(weights[f"{n}.w"].numpy())) for n in "qkvo")  # type: ignore[union-attr]
+    tokens = torch.from_numpy(TOKENS)
+    query, key = (tokens @ a * 0.4).requires_grad_(), (tokens @ b).mT.requires_grad_()
+    logits = ((query @ key).softmax(-1) @ (tokens @ c) @ d).mean(1)
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(LABELS[:6]), reduction="sum")
+    slopes = torch.autograd.grad(loss, (query, key))
+    of_query = ((query * slopes[0]).sum(1) ** 2).mean(0) / 2
+    of_key = ((key * slopes[1]).sum(2) ** 2).mean(0) / 2
+    samples = Samples({"x": TOKENS}, LABELS[:6])
+    found = Activity(model, channels, [group], "fisher", samples, context).of(group)
+    wanted = ((of_query + of_key) / 2).detach().numpy()
+    assert found is not None and np.allclose(found, wanted, rtol=1e-4)
+
+
+def test_what_torch_does_not_compute_is_refused_by_name(context: Context) -> None:
+    net = Net()
+    c = net.conv(net.input("N", 3, 6, 6), 3, 5, name="c")
+    net.op("Flatten", net.conv(net.op("Identity", c, name="same"), 5, 4, 6, 6), name="y")
+    model = net.model()
+    channels = analyse(model.ir.graph)
+    samples = Samples({"x": IMAGES}, LABELS)
+    with pytest.raises(IrpruneError, match="same has no counterpart in torch") as caught:
+        Activity(model, channels, coupled_groups(channels), "taylor", samples, context)
+    assert caught.value.node is not None and "Identity" in caught.value.node
+    assert caught.value.mend is not None and 'skip="c.w"' in caught.value.mend
 
 
 def test_gradient_and_hessian(context: Context) -> None:
