@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -41,7 +41,7 @@ from irprune.passbase import Context
 from irprune.passes.scores.calibration import Samples, fixed_batch
 from irprune.passes.scores.importance import Aggregate, Importance, Members, Scores
 from irprune.passes.scores.sites import Measured, measured_at, shared
-from irprune.proof.probe import write_probe
+from irprune.proof.probe import has_half, promote, widened, write_probe
 from irprune.protocols import Arrays, Runner, RunnerError
 from irprune.training import Differentiator
 
@@ -92,23 +92,26 @@ class Activity:
         members: Members = "producers",
         aggregate: Aggregate = "mean",
     ) -> None:
+        model, samples = _in_float32(model, samples)
         self._aggregate = aggregate
         self._sites = {group.index: measured_at(channels, group) for group in groups}
         self._weights: Importance | None = None
-        self._means: Mapping[tuple[str, int], NDArray[np.float64]] = {}
+        self._means: _Means = {}
         if criterion in get_args(Elements):
             elements = _elements(model, channels, criterion, samples, _differentiator(context))
             self._weights = _OfElements(channels, elements, members, aggregate)
             return
         sites = {(s.name, s.axis): s for found in self._sites.values() for s in found}
+        if not sites:
+            return
+        trial = _Trial(channels.graph, sites, _MEASURES[criterion], samples)
         if criterion in get_args(Activations):
             if context.runner is None:
                 mend = "install the extra: pip install 'irprune[cpu]'"
                 raise IrpruneError(f"criterion {criterion} needs onnxruntime", mend=mend)
-            self._means = _activations(model, sites, criterion, samples, context.runner())
+            self._means = _activations(model, trial, context.runner())
         else:
-            differentiator = _differentiator(context)
-            self._means = _sensitivities(model, sites, criterion, samples, differentiator)
+            self._means = _sensitivities(model, trial, criterion, _differentiator(context))
 
     def of(self, group: Group) -> Scores | None:
         """Return the scores of a group's classes, shape ``(size,)``; None where undefined."""
@@ -154,35 +157,78 @@ _MEASURES: Mapping[str, _Measure] = {
     "taylor": _Measure("mean", of=np.abs),
     "fisher": _Measure("sum", of=lambda g: g**2 / 2),
 }
-Sites = Mapping[tuple[str, int], Measured]
+_Means = dict[tuple[str, int], NDArray[np.float64]]
 
 
-def _activations(
-    model: Model, sites: Sites, criterion: str, samples: Samples, runner: Runner
-) -> dict[tuple[str, int], NDArray[np.float64]]:
-    names = list(dict.fromkeys(name for name, _ in sites))
+@dataclass(frozen=True)
+class _Trial:
+    """What is measured of samples, and where: sites by the name and axis of their value."""
+
+    graph: ir.Graph
+    sites: Mapping[tuple[str, int], Measured]
+    measure: _Measure
+    samples: Samples
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(name for name, _ in self.sites))
+
+    def means(self, run: Callable[[Samples], Arrays]) -> _Means:
+        """Return the mean score of the samples at each site, shape ``(count,)``."""
+        totals: dict[tuple[str, int], Any] = {}
+        for numbers in self._runs():
+            found = run(self.samples.take(numbers))
+            for key, site in self.sites.items():
+                array = found[site.name]
+                if not np.isfinite(array).all():
+                    reason = f"activation {site.name} is NaN or infinite on the samples"
+                    raise IrpruneError(reason, mend="check the samples' range and the model")
+                scores = self.measure.mean(site, array, len(numbers))
+                totals[key] = totals.get(key, 0.0) + scores * len(np.unique(numbers))
+        return {key: total / len(self.samples) for key, total in totals.items()}
+
+    def _runs(self) -> Iterable[NDArray[np.int64]]:
+        """Return the numbers of the examples that each run takes.
+
+        Where an example lies in an activation no shape tells: tokens or windows may stand before
+        the examples, or be merged with them. What is no mean over all examples is therefore
+        measured on one of them at a time; a batch that the model fixes is filled with it.
+        """
+        linear = self.measure.of is _itself
+        if linear and self.measure.over == "mean":
+            return self.samples.parts()
+        common = shared(self.graph, self.sites.values())
+        if linear and not common:
+            return self.samples.parts()
+        batch = fixed_batch(self.graph) or 1
+        if common and batch > 1:
+            raise common[0].refused(
+                "does not depend on the samples: how much of it belongs to one of the "
+                f"{batch} examples of the model's batch cannot be told",
+                "export the model with a dynamic batch, choose mean-activation",
+            )
+        return (np.full(batch, number) for number in range(len(self.samples)))
+
+
+def _activations(model: Model, trial: _Trial, runner: Runner) -> _Means:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe.onnx"
-        write_probe(model.ir.clone(), path, names)
+        write_probe(model.ir.clone(), path, trial.names)
 
         def run(part: Samples) -> Arrays:
             try:
-                return runner.run(path, part.feeds, names)
+                return runner.run(path, part.feeds, trial.names)
             except RunnerError as error:
                 error.file = model.provenance.path  # the probe is gone when the message is read
                 raise
 
-        return _measured(model, sites, criterion, samples, run)
+        return trial.means(run)
 
 
-def _sensitivities(
-    model: Model, sites: Sites, criterion: str, samples: Samples, backend: Differentiator
-) -> dict[tuple[str, int], NDArray[np.float64]]:
-    names = list(dict.fromkeys(name for name, _ in sites))
-
+def _sensitivities(model: Model, trial: _Trial, criterion: str, backend: Differentiator) -> _Means:
     def run(part: Samples) -> Arrays:
-        found = backend.gradients(model, part.feeds, part.classes(criterion), names)
-        for site in sites.values():
+        found = backend.gradients(model, part.feeds, part.classes(criterion), trial.names)
+        for site in trial.sites.values():
             if site.name not in found:
                 raise site.refused(
                     "has no counterpart in torch, which computes it inside another operation",
@@ -190,50 +236,19 @@ def _sensitivities(
                 )
         return {name: value * slope for name, (value, slope) in found.items()}
 
-    return _measured(model, sites, criterion, samples, run)
+    return trial.means(run)
 
 
-def _measured(
-    model: Model, sites: Sites, criterion: str, samples: Samples, run: Callable[[Samples], Arrays]
-) -> dict[tuple[str, int], NDArray[np.float64]]:
-    """Return the mean score of the samples at each site, shape ``(count,)``."""
-    totals: dict[tuple[str, int], Any] = {}
-    measure = _MEASURES[criterion]
-    for part in _runs(model, sites, measure, samples) if sites else ():
-        found = run(samples.take(part))
-        for key, site in sites.items():
-            array = found[site.name]
-            if not np.isfinite(array).all():
-                reason = f"activation {site.name} is NaN or infinite on the samples"
-                raise IrpruneError(reason, mend="check the samples' range and the model")
-            scores = measure.mean(site, array, len(part))
-            totals[key] = totals.get(key, 0.0) + scores * len(np.unique(part))
-    return {key: total / len(samples) for key, total in totals.items()}
+def _in_float32(model: Model, samples: Samples) -> tuple[Model, Samples]:
+    """Return model and samples in float32 where the model computes in less.
 
-
-def _runs(
-    model: Model, sites: Sites, measure: _Measure, samples: Samples
-) -> Iterable[NDArray[np.int64]]:
-    """Return the numbers of the examples that each run takes.
-
-    Where an example lies in an activation no shape tells: tokens or windows may stand before the
-    examples, or be merged with them. What is no mean over all examples is therefore measured on one
-    of them at a time; a batch that the model fixes is filled with it.
+    Runtimes lack half of the ops in bfloat16, and numpy knows no such numbers.
     """
-    linear = measure.of is _itself
-    if linear and measure.over == "mean":
-        return samples.parts()
-    common = shared(model.ir.graph, sites.values())
-    if linear and not common:
-        return samples.parts()
-    batch = fixed_batch(model.ir.graph) or 1
-    if common and batch > 1:
-        raise common[0].refused(
-            "does not depend on the samples: how much of it belongs to one of the "
-            f"{batch} examples of the model's batch cannot be told",
-            "export the model with a dynamic batch, choose mean-activation",
-        )
-    return (np.full(batch, number) for number in range(len(samples)))
+    if not has_half(model.ir):
+        return model, samples
+    wide = model.clone()
+    promote(wide.ir)
+    return wide, replace(samples, feeds=widened(samples.feeds))
 
 
 def _elements(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -114,6 +115,11 @@ def fixed_batch(graph: ir.Graph) -> int | None:
     return fixed[0] if fixed else None
 
 
+def _stored(kind: ir.DataType) -> np.dtype[Any]:
+    """Return the type of arrays for an input: no file of arrays holds bfloat16."""
+    return np.dtype(np.float32) if kind == ir.DataType.BFLOAT16 else kind.numpy()
+
+
 def _check(named: Mapping[str, ir.Value], feeds: Arrays, path: str) -> None:
     """Raise IrpruneError unless the arrays are examples as the inputs take them."""
     counts = {len(array) if array.ndim else 0 for array in feeds.values()}
@@ -125,7 +131,7 @@ def _check(named: Mapping[str, ir.Value], feeds: Arrays, path: str) -> None:
             not isinstance(want, int) or want == have
             for want, have in zip(dims[1:], array.shape[1:], strict=True)
         )
-        dtype = value.dtype.numpy() if value.dtype is not None else array.dtype
+        dtype = array.dtype if value.dtype is None else _stored(value.dtype)
         if not fits or array.dtype != dtype:
             want = "x".join(str(d) if isinstance(d, int) else "?" for d in dims)
             have = "x".join(map(str, array.shape))

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import ml_dtypes
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from strategies import Net, value_of
 
 import irprune
@@ -432,6 +433,42 @@ def test_an_error_on_the_way_names_the_model(tmp_path: Path, context: Context) -
     with pytest.raises(IrpruneError, match="out of data bounds") as caught:
         api.run(f'prune{{criterion=apoz data="{data}" ratio=0.2}}, compact', model, verify=False)
     assert caught.value.file == tmp_path / "net.onnx"
+
+
+def _half(dtype: Any, given: int) -> Model:
+    """Two dense layers of numbers that float16 and bfloat16 hold exactly, computed in `dtype`."""
+    random = np.random.default_rng(0)
+    net = Net()
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    x = net.op("Cast", net.input("N", 3, dtype=given), to=kind)
+    for name, shape in (("w", (3, 5)), ("v", (5, 4))):
+        weight = net.constant((random.integers(-8, 8, shape) / 4).astype(dtype), name)
+        x = net.op("Relu", net.op("MatMul", x, weight))
+    net.op("Cast", x, to=TensorProto.FLOAT, name="y")
+    return net.model()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("criterion", DATA_CRITERIA)
+def test_half_precision_is_measured_in_float32(
+    criterion: Any, dtype: Any, tmp_path: Path, context: Context
+) -> None:
+    x = np.float32(np.random.default_rng(3).integers(-8, 8, (7, 3)) / 4)
+    np.savez(tmp_path / "s.npz", x=x, y=LABELS)
+
+    def scores(dtype: Any, given: int) -> np.ndarray:
+        model = _half(dtype, given)
+        channels = analyse(model.ir.graph)
+        (group,) = coupled_groups(channels)
+        samples = read_samples(str(tmp_path / "s.npz"), model.ir.graph)
+        found = Activity(model, channels, [group], criterion, samples, context).of(group)
+        assert found is not None
+        return found
+
+    wanted = scores(np.float32, TensorProto.FLOAT)
+    assert np.array_equal(scores(dtype, TensorProto.FLOAT), wanted)
+    if dtype is ml_dtypes.bfloat16:  # which no file of arrays holds
+        assert np.array_equal(scores(dtype, TensorProto.BFLOAT16), wanted)
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
