@@ -23,7 +23,7 @@ import onnx_ir as ir
 from irprune.channels import Channels, Site
 from irprune.errors import IrpruneError
 from irprune.groups import Group
-from irprune.labels import Labels
+from irprune.labels import PINNED, Labels
 
 Scores = npt.NDArray[np.float64]
 Criterion = Literal["reconstruction", "l1", "l2", "linf", "bn-scale", "fpgm", "random"]
@@ -86,7 +86,7 @@ class Importance:
         channels: the channel classes of the graph.
         criterion: what is measured of each member slice of a class.
         members: which slices belong to a class; where no weight consumes a channel, the
-            filters that create it count.
+            filters that create it count, whatever weights consume its peers.
         aggregate: how the member slices of a class become one number.
         seed: for ``random``.
     """
@@ -108,7 +108,9 @@ class Importance:
         self._scales = self._batchnorm_scales() if criterion == "bn-scale" else []
 
     def of(self, group: Group) -> Scores | None:
-        """Return the scores of a group's classes, shape ``(size,)``; None where undefined.
+        """Return the scores of a group's classes, shape ``(size,)``.
+
+        None where one of them has no slice: it could not be compared with its peers.
 
         Raises:
             IrpruneError: a weight holds NaN or infinity.
@@ -137,13 +139,18 @@ class Importance:
         """Return the tensor axes (value, axis, classes) whose slices are members of the group."""
         if self.criterion == "bn-scale":
             return [(v, 0, c) for v, c in self._scales if np.isin(c, group.classes).any()]
-        consumers = self._consumers(group)
-        sites = {
-            "producers": [*group.producers],
-            "consumers": consumers or [*group.producers],
-            "all": [*group.producers, *consumers],
-        }[self.members]
-        return [(site.value, site.axis, site.classes) for site in sites]
+        makers = [(site.value, site.axis, site.classes) for site in group.producers]
+        if self.members == "producers":
+            return makers
+        readers = [(site.value, site.axis, site.classes) for site in self._consumers(group)]
+        if self.members == "all":
+            return makers + readers
+        unread = np.zeros(self.channels.count, np.bool_)
+        unread[group.classes] = True
+        for _, _, classes in readers:
+            unread[classes] = False
+        alone = [(v, k, np.where(unread[c], c, PINNED)) for v, k, c in makers if unread[c].any()]
+        return readers + alone
 
     def _consumers(self, group: Group) -> list[Site]:
         """Return the sites that read a class of a group: the peers may have different ones."""
@@ -161,12 +168,15 @@ class Importance:
 
     def _aggregate(
         self, slices: list[tuple[Scores, npt.NDArray[np.int64]]], group: Group
-    ) -> Scores:
+    ) -> Scores | None:
         scores = np.concatenate([s for s, _ in slices])
         classes = np.concatenate([c.ravel() for _, c in slices])
         inside = np.isin(classes, group.classes)
         position = np.searchsorted(group.classes, classes[inside])
         size = len(group)
+        times = np.bincount(position, minlength=size)
+        if not times.all():
+            return None
         if self.aggregate == "max":
             result = np.zeros(size)
             np.maximum.at(result, position, scores[inside])
@@ -174,7 +184,7 @@ class Importance:
         total: Scores = np.bincount(position, scores[inside], size).astype(np.float64)
         if self.aggregate == "sum":
             return total
-        return total / np.maximum(np.bincount(position, minlength=size), 1)
+        return total / times
 
     def _measure(self, value: ir.Value, axis: int) -> Scores:
         key = (value, axis)

@@ -130,6 +130,49 @@ def test_bn_scale_is_undefined_without_a_scale() -> None:
         _scores(_residual(), "bn-scale")
 
 
+def _split(*kinds: str) -> Model:
+    """A convolution whose halves, of two channels each, pass different ops."""
+    net = Net()
+    c = net.conv(net.input(1, 2, 2, 2), 2, 4, name="c")
+    parts = net.split("Split", c, net.ints(2, 2), names=["p", "q"], axis=1)
+    scales = [net.weight(2, low=0.5) for _ in range(4)]
+    made = [
+        net.op(kind, part, *(scales if kind == "BatchNormalization" else ()))
+        for kind, part in zip(kinds, parts, strict=True)
+    ]
+    net.conv(net.op("Concat", *made, axis=1), 4, 3, name="y")
+    return net.model()
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "sum", "max"])
+def test_bn_scale_is_undefined_where_a_peer_has_none(aggregate: Any) -> None:
+    model = _split("BatchNormalization", "Relu")
+    channels = analyse(model.ir.graph)
+    (group,) = coupled_groups(channels)
+    importance = Importance(channels, "bn-scale", members="producers", aggregate=aggregate, seed=0)
+    assert len(group) == 4 and importance.of(group) is None
+
+
+def _self_attention() -> Model:
+    """One weight makes queries, which are the keys too and which no weight reads, and values."""
+    net = Net()
+    made = net.op("MatMul", net.input(1, 3, 5), net.constant(PROJECTION, "w"))
+    q, v = net.split("Split", made, net.ints(2, 2), names=["q", "v"], axis=-1)
+    scores = net.op("MatMul", q, net.op("Transpose", q, perm=[0, 2, 1]))
+    net.op("MatMul", net.op("MatMul", scores, v), net.constant(OUTPUT, "o"), name="y")
+    return net.model()
+
+
+PROJECTION = np.arange(20, dtype=np.float32).reshape(5, 4)
+OUTPUT = np.array([[3, 4], [1, 2]], np.float32)
+
+
+def test_a_channel_that_no_weight_reads_counts_by_what_creates_it() -> None:
+    made = PROJECTION.sum(axis=0)
+    assert _scores(_self_attention(), "l1", "consumers") == [made[0], made[1], 7, 3]
+    assert _scores(_self_attention(), "l1", "all") == [made[0], made[1], made[2] + 7, made[3] + 3]
+
+
 def test_random_scores_follow_the_seed() -> None:
     model = _residual()
     first, again, other = (_scores(model, "random", seed=seed) for seed in (1, 1, 2))
