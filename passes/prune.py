@@ -142,6 +142,9 @@ class Prune(Pass):
             Overrides.load(self.overrides),
             self.min,
         )
+        if offer.unscored:
+            kept = ", ".join(group.name for group in offer.unscored)
+            context.log(f"prune: keeps groups without a score by {self.criterion} whole: {kept}")
         keep, report = self._chosen(offer, groups, model, context)
         model.pending = channels.plan(keep)
         inexact = passed(channels.graph, model.pending)
@@ -152,6 +155,7 @@ class Prune(Pass):
             **report,
             "groups": len(offer.groups),
             **({"groups_emptied": emptied} if emptied else {}),
+            **({"groups_unscored": len(offer.unscored)} if offer.unscored else {}),
             "classes_removed": int((alive & ~keep).sum()),
             "classes": int(alive[offered].sum()),
             "inexact": inexact,

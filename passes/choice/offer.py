@@ -33,7 +33,7 @@ class Offer:
         channels: the channel classes of the graph.
         groups: its coupled groups.
         alive: classes not removed before, shape ``(classes,)``.
-        importance: what a class is worth; groups where that is undefined stay.
+        importance: what a class is worth; groups where that is undefined stay, as `unscored`.
         normalize: how scores become comparable across groups.
         names: which groups may be pruned.
         forced: overrides.
@@ -59,14 +59,21 @@ class Offer:
         self.channels, self.alive, self.floor = channels, alive, floor
         self.fixed: Mask = np.zeros(channels.count, np.bool_)
         self._forced = forced
+        self.unscored: list[Group] = []
         self._members: list[tuple[Group, Labels, Scores]] = []
         for group in groups:
-            scores = importance.of(group) if names.match(group) else None
+            wanted = names.match(group)
+            scores = importance.of(group) if wanted else None
             if scores is None:
                 self.fixed[group.classes] = alive[group.classes]
+                self.unscored += [group] if wanted else []
             elif alive[group.classes].any():
                 scores = normalized(scores, normalize, len(group.producers))
                 self._members.append((group, *_ranked(group, scores, alive)))
+        if not self._members and self.unscored:
+            first = self.unscored[0].name
+            reason = f"none of the groups on offer has a score by this criterion: {first}, ..."
+            raise IrpruneError(reason, mend="choose another criterion, or check only and skip")
         if not self._members:
             raise _nothing(channels)
         self.groups = [group for group, _, _ in self._members]

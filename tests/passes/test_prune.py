@@ -72,6 +72,23 @@ def test_the_graph_stays_untouched() -> None:
     assert report["target"] == {"ratio": 0.5}
 
 
+def test_groups_without_a_score_are_kept_and_named() -> None:
+    net = Net()
+    x = net.conv(net.input(1, 3, 4, 4), 3, 8, name="a")
+    x = net.op("BatchNormalization", x, *(net.weight(8, low=0.5) for _ in range(4)))
+    for name in "bc":
+        x = net.op("Relu", net.conv(x, 8, 8, name=name))
+    net.conv(x, 8, 3, name="y")
+    model, lines = net.model(), list[str]()
+    report = _prune(model, Context(log=lines.append), criterion="bn-scale", ratio=0.5)
+    assert [_kept(model, f"{name}.w") for name in "abc"] == [4, 8, 8]
+    assert lines == ["prune: keeps groups without a score by bn-scale whole: b.w, c.w"]
+    assert report["groups"] == 1 and report["groups_unscored"] == 2
+    with pytest.raises(IrpruneError, match="none of the groups on offer has a score"):
+        _prune(model, criterion="bn-scale", ratio=0.5, only=("b.w",))
+    assert "groups_unscored" not in _prune(model, criterion="bn-scale", ratio=0.5, only=("a.w",))
+
+
 def test_a_local_ratio_takes_the_same_part_of_every_group_rounded_down() -> None:
     model = _net()
     _prune(model, ratio=0.3, scope="local")
