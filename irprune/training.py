@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
-from irprune.errors import CheckFailed
+from irprune.errors import CheckFailed, IrpruneError
 
 if TYPE_CHECKING:
     from irprune.model import Model
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 class Diverged(CheckFailed):
     """The loss is no number any more; the last good checkpoint is kept."""
+
+
+class LabelError(IrpruneError):
+    """Labels are no classes of the model's first output."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,10 @@ class Differentiator(Protocol):
         The loss is the cross-entropy of the first graph output ``(n, classes)``, or of the logits
         before it where that is a Softmax, summed over the examples, in eval mode: the gradient of
         an activation is each example's own.
+
+        Raises:
+            IrpruneError: the first output has another shape.
+            LabelError: a label is no class of it.
         """
         ...
 

@@ -16,6 +16,7 @@ from irprune.backends.torch.logits import before_softmax
 from irprune.backends.torch.lowering.module import VALUES, Lowered
 from irprune.errors import IrpruneError
 from irprune.model import Model
+from irprune.training import LabelError
 
 
 class TorchDifferentiator:
@@ -36,7 +37,8 @@ class TorchDifferentiator:
         Weights that are not trained are left out, and activations that torch has no counterpart of.
 
         Raises:
-            IrpruneError: labels are no classes of the output.
+            IrpruneError: the first output is no array ``(n, classes)``.
+            LabelError: a label is none of these classes.
         """
         module = self._lowered(model, fused=model.ir.graph.initializers.keys() >= set(names))
         nodes = module.meta[VALUES]
@@ -46,9 +48,14 @@ class TorchDifferentiator:
         with torch.enable_grad():
             output = recorder.run(*(torch.from_numpy(np.array(array)) for array in arrays))
             logits = output[0] if isinstance(output, tuple) else output
-            if logits.ndim != 2 or not 0 <= labels.min() <= labels.max() < logits.shape[1]:
-                reason = f"labels {labels.min()}..{labels.max()}, output {tuple(logits.shape)}"
-                raise IrpruneError(f"labels do not fit the first output: {reason}")
+            if logits.ndim != 2:
+                reason = f"the first output has shape {[*logits.shape]} and holds no classes"
+                raise IrpruneError(reason, mend="choose a criterion that needs no labels")
+            classes = logits.shape[1]
+            wrong = labels[(labels < 0) | (labels >= classes)]
+            if wrong.size:
+                mend = f"give class numbers from 0 to {classes - 1}"
+                raise LabelError(f"label {wrong[0]} is no class of the model", mend=mend)
             target = torch.from_numpy(np.array(labels, np.int64))
             loss = functional.cross_entropy(logits.float(), target, reduction="sum")
             found = {n: recorder.found[nodes[n]] for n in names if n in nodes}

@@ -43,7 +43,7 @@ from irprune.passes.scores.importance import Aggregate, Importance, Members, Sco
 from irprune.passes.scores.sites import Measured, measured_at, shared
 from irprune.proof.probe import has_half, promote, widened, write_probe
 from irprune.protocols import Arrays, Runner, RunnerError
-from irprune.training import Differentiator
+from irprune.training import Differentiator, LabelError
 
 Activations = Literal["mean-activation", "sum-activation", "apoz"]
 Sensitivities = Literal["taylor", "fisher"]
@@ -227,7 +227,7 @@ def _activations(model: Model, trial: _Trial, runner: Runner) -> _Means:
 
 def _sensitivities(model: Model, trial: _Trial, criterion: str, backend: Differentiator) -> _Means:
     def run(part: Samples) -> Arrays:
-        found = backend.gradients(model, part.feeds, part.classes(criterion), trial.names)
+        found = _gradients(model, part, criterion, backend, trial.names)
         for site in trial.sites.values():
             if site.name not in found:
                 raise site.refused(
@@ -237,6 +237,16 @@ def _sensitivities(model: Model, trial: _Trial, criterion: str, backend: Differe
         return {name: value * slope for name, (value, slope) in found.items()}
 
     return trial.means(run)
+
+
+def _gradients(
+    model: Model, part: Samples, criterion: str, backend: Differentiator, names: Sequence[str]
+) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    try:
+        return backend.gradients(model, part.feeds, part.classes(criterion), names)
+    except LabelError as error:
+        error.file = part.file
+        raise
 
 
 def _in_float32(model: Model, samples: Samples) -> tuple[Model, Samples]:
@@ -262,7 +272,7 @@ def _elements(
     totals: dict[str, Any] = {}
     count = 0
     for batch in map(samples.take, samples.parts()):
-        found = backend.gradients(model, batch.feeds, batch.classes(criterion), list(values))
+        found = _gradients(model, batch, criterion, backend, list(values))
         size, count = len(batch), count + len(batch)
         for name, (_, slope) in found.items():
             slope = slope.astype(np.float64)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 import torch
 
 import irprune
 from irprune.backends.torch.gradients import TorchDifferentiator
+from irprune.errors import IrpruneError
 from irprune.model import Model
 
 NET = """<ir_version: 8, opset_import: ["": 17]>
@@ -43,3 +45,11 @@ def test_what_has_no_counterpart_is_left_out() -> None:
     feeds, labels = {"x": np.eye(2, dtype=np.float32)}, np.array([0, 1])
     assert gradients(model, feeds, labels, ["nothing"]) == {}
     assert gradients(model, feeds, labels, ["nothing", "w"]).keys() == {"w"}
+
+
+def test_an_output_without_classes_is_refused() -> None:
+    model = Model.from_proto(onnx.parser.parse_model(NET.replace("[N, 2]", "[N, 1, 2]")))
+    with pytest.raises(IrpruneError, match=r"shape \[2, 1, 2\] and holds no classes"):
+        TorchDifferentiator().gradients(
+            model, {"x": np.ones((2, 1, 2), np.float32)}, np.array([0, 1]), ["w"]
+        )

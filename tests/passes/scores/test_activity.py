@@ -26,7 +26,6 @@ from irprune.passes.scores.activity import (
     Sensitivities,
 )
 from irprune.passes.scores.calibration import Samples, read_samples
-from irprune.passes.scores.sites import measured_at
 
 IMAGES = np.random.default_rng(1).normal(size=(7, 3, 6, 6)).astype(np.float32)
 LABELS = np.arange(7) % 4
@@ -163,144 +162,6 @@ def test_positions_along_the_axis_of_the_channels_are_positions(
         assert np.allclose(_scores(flat, criterion, context, group=group), wanted, rtol=1e-4)
 
 
-TOKENS = np.random.default_rng(2).normal(size=(6, 5, 3)).astype(np.float32)
-IMPACT = np.float32([[1], [-2], [3], [-1], [2]])
-
-
-def _of_tokens(layout: str, batch: int | str) -> Model:
-    """A dense layer over five tokens, each with three numbers, then a weighted mean over them."""
-    net = Net()
-    x = net.input(batch, 5, 3)
-    if layout == "tokens first":
-        x = net.op("Transpose", x, perm=[1, 0, 2])
-    elif layout == "channels first":
-        x = net.op("Transpose", x, perm=[2, 1, 0])
-    elif layout == "merged":
-        x = net.op("Reshape", x, net.ints(-1, 3))
-    elif layout == "merged, tokens first":
-        x = net.op("Reshape", net.op("Transpose", x, perm=[1, 0, 2]), net.ints(-1, 3))
-    if layout == "channels first":
-        w, v = (
-            net.constant(net.random.normal(size=s).astype(np.float32)) for s in [(3, 6), (6, 4)]
-        )
-        h = net.op("Relu", net.op("Einsum", x, w, equation="itn,io->otn"))
-        y = net.op("Einsum", h, v, equation="itn,io->nto")
-    else:
-        h = net.op("Relu", net.op("MatMul", x, net.weight(3, 6)))
-        y = net.op("MatMul", h, net.weight(6, 4))
-    if layout == "merged":
-        y = net.op("Reshape", y, net.ints(-1, 5, 4))
-    elif layout == "merged, tokens first":
-        y = net.op("Reshape", y, net.ints(5, -1, 4))
-    first = layout.endswith("tokens first")
-    weighed = net.op("Mul", y, net.constant(IMPACT[..., None] if first else IMPACT))
-    net.op("ReduceMean", weighed, axes=[0 if first else 1], keepdims=0, name="y")
-    return net.model()
-
-
-def _of_tokens_by_torch(model: Model) -> dict[str, np.ndarray]:
-    import torch
-
-    w, v = (
-        torch.from_numpy(np.array(value.const_value.numpy()))  # type: ignore[union-attr]
-        for value in model.ir.graph.initializers.values()
-        if value.shape in [(3, 6), (6, 4)]
-    )
-    a = (torch.from_numpy(TOKENS) @ w).relu().requires_grad_()
-    loss = torch.nn.functional.cross_entropy(
-        (a @ v * torch.from_numpy(IMPACT)).mean(1), torch.from_numpy(LABELS[:6]), reduction="sum"
-    )
-    (slope,) = torch.autograd.grad(loss, a)
-    numbers, product = a.detach().numpy(), (a * slope).detach().numpy()
-    return {
-        "mean-activation": numbers.mean((0, 1)),
-        "sum-activation": numbers.sum(1).mean(0),
-        "apoz": (numbers != 0).mean((0, 1)),
-        "taylor": np.abs(product.mean(1)).mean(0),
-        "fisher": (product.sum(1) ** 2).mean(0) / 2,
-    }
-
-
-@pytest.mark.parametrize("batch", ["N", 1, 3])
-@pytest.mark.parametrize(
-    "layout", ["plain", "tokens first", "channels first", "merged", "merged, tokens first"]
-)
-@pytest.mark.parametrize("criterion", [*get_args(Activations), *get_args(Sensitivities)])
-def test_an_example_is_found_wherever_it_lies(
-    criterion: Any, layout: str, batch: int | str, context: Context
-) -> None:
-    model = _of_tokens(layout, batch)
-    channels = analyse(model.ir.graph)
-    (group,) = coupled_groups(channels)
-    samples = Samples({"x": TOKENS}, LABELS[:6], batch if isinstance(batch, int) else 4)
-    found = Activity(model, channels, [group], criterion, samples, context).of(group)
-    assert found is not None
-    assert np.allclose(found, _of_tokens_by_torch(model)[criterion], rtol=1e-4)
-
-
-def _queried(batch: int | str) -> Model:
-    """Learned queries, the same for every example, scale what a convolution gives."""
-    net = Net()
-    learned = net.op("Tanh", net.weight(2, 3))
-    queries = net.op("Relu", net.op("MatMul", learned, net.weight(3, 5)))
-    pooled = net.op("Flatten", net.op("GlobalAveragePool", net.input(batch, 3, 6, 6)))
-    keys = net.op("MatMul", queries, net.weight(5, 3))
-    net.op("MatMul", pooled, net.op("Transpose", keys, perm=[1, 0]), name="y")
-    return net.model()
-
-
-@pytest.mark.parametrize("criterion", [*get_args(Activations), *get_args(Sensitivities)])
-def test_what_all_examples_share_counts_for_each(criterion: Any, context: Context) -> None:
-    labels = LABELS % 2
-
-    def scores(model: Model, batch: int) -> np.ndarray:
-        channels = analyse(model.ir.graph)
-        (group,) = coupled_groups(channels)
-        samples = Samples({"x": IMAGES[:6]}, labels[:6], batch)
-        found = Activity(model, channels, [group], criterion, samples, context).of(group)
-        assert found is not None
-        return found
-
-    alone = scores(_queried(1), 1)
-    assert np.allclose(scores(_queried("N"), 4), alone, rtol=1e-5)
-    if criterion in ("mean-activation", "apoz"):
-        assert np.allclose(scores(_queried(3), 3), alone, rtol=1e-5)
-    else:
-        with pytest.raises(IrpruneError, match="does not depend on the samples") as caught:
-            scores(_queried(3), 3)
-        assert caught.value.node is not None and "Relu" in caught.value.node
-
-
-def test_attention_is_measured_at_its_scaled_queries(context: Context) -> None:
-    import torch
-
-    net = Net()
-    x = net.input("N", 5, 3)
-    q, k, v = (net.op("MatMul", x, net.weight(3, 6, name=f"{n}.w")) for n in "qkv")
-    scaled = net.op("Mul", q, net.constant(np.float32(0.4)), name="scaled")
-    scores = net.op("MatMul", scaled, net.op("Transpose", k, perm=[0, 2, 1]))
-    mixed = net.op("MatMul", net.op("Softmax", scores, axis=-1), v)
-    net.op("ReduceMean", net.linear(mixed, 6, 4, "o"), axes=[1], keepdims=0, name="y")
-    model = net.model()
-    channels = analyse(model.ir.graph)
-    (group,) = [g for g in coupled_groups(channels) if "q.w" in g.names]
-    assert "scaled" in {site.name for site in measured_at(channels, group)}
-
-    weights = {n: v.const_value for n, v in model.ir.graph.initializers.items()}
-    a, b, c, d = (torch.from_numpy(np.array(weights[f"{n}.w"].numpy())) for n in "qkvo")  # type: ignore[union-attr]
-    tokens = torch.from_numpy(TOKENS)
-    query, key = (tokens @ a * 0.4).requires_grad_(), (tokens @ b).mT.requires_grad_()
-    logits = ((query @ key).softmax(-1) @ (tokens @ c) @ d).mean(1)
-    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(LABELS[:6]), reduction="sum")
-    slopes = torch.autograd.grad(loss, (query, key))
-    of_query = ((query * slopes[0]).sum(1) ** 2).mean(0) / 2
-    of_key = ((key * slopes[1]).sum(2) ** 2).mean(0) / 2
-    samples = Samples({"x": TOKENS}, LABELS[:6])
-    found = Activity(model, channels, [group], "fisher", samples, context).of(group)
-    wanted = ((of_query + of_key) / 2).detach().numpy()
-    assert found is not None and np.allclose(found, wanted, rtol=1e-4)
-
-
 def test_what_torch_does_not_compute_is_refused_by_name(context: Context) -> None:
     net = Net()
     c = net.conv(net.input("N", 3, 6, 6), 3, 5, name="c")
@@ -349,63 +210,26 @@ def test_criterion_and_data_must_agree(pipeline: str, message: str) -> None:
         api.run(f"{pipeline}, compact", _net(), verify=False)
 
 
+@pytest.mark.parametrize("criterion", ["taylor", "hessian"])
 @pytest.mark.parametrize(
-    ("arrays", "message"),
+    ("labels", "reason", "mend"),
     [
-        ({"z": IMAGES}, "holds no array for x; it holds z"),
-        ({"x": IMAGES.astype(np.float64)}, "float64"),
-        ({"x": IMAGES[:, :2]}, "the model takes"),
-        ({"x": IMAGES[:0]}, "or none"),
-        ({"x": IMAGES, "y": LABELS[:3]}, "labels have shape"),
-        ({"x": IMAGES, "y": LABELS * 1.0}, "labels have shape"),
+        ({}, "needs labels", "add an array y"),
+        ({"y": LABELS + 1}, "is no class of the model", "from 0 to 3"),
+        ({"y": LABELS - 1}, "is no class of the model", "from 0 to 3"),
     ],
 )
-def test_samples_that_do_not_fit_are_refused(
-    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+def test_labels_that_a_criterion_cannot_use_are_refused_in_their_file(
+    criterion: str, labels: dict[str, np.ndarray], reason: str, mend: str, tmp_path: Path
 ) -> None:
-    np.savez(tmp_path / "s.npz", **arrays)  # type: ignore[arg-type]
-    with pytest.raises(IrpruneError, match=message):
-        read_samples(str(tmp_path / "s.npz"), _net().ir.graph)
-
-
-def test_a_lone_array_is_no_archive(tmp_path: Path) -> None:
-    path = tmp_path / "s.npz"
-    with path.open("wb") as file:
-        np.save(file, IMAGES)
-    with pytest.raises(IrpruneError, match="a single array without a name"):
-        read_samples(str(path), _net().ir.graph)
-
-
-@pytest.mark.parametrize("name", ["labels", "label", "y", "y_train", "y_test"])
-def test_labels_have_several_names(tmp_path: Path, name: str) -> None:
-    np.savez(tmp_path / "s.npz", x=IMAGES, **{name: LABELS})  # type: ignore[arg-type]
-    samples = read_samples(str(tmp_path / "s.npz"), _net().ir.graph)
-    assert samples.labels is not None and (samples.labels == LABELS).all()
-
-
-@pytest.mark.parametrize(("batch", "full"), [(3, [3, 3]), (32, [32, 32]), ("N", [32, 32, 6])])
-def test_a_fixed_batch_is_kept(tmp_path: Path, batch: int | str, full: list[int]) -> None:
-    count = 70 if full[0] == 32 else 7
-    x, y = np.resize(IMAGES, (count, *IMAGES.shape[1:])), np.resize(LABELS, count)
-    np.savez(tmp_path / "s.npz", x_train=x, y_train=y)
-    samples = read_samples(str(tmp_path / "s.npz"), _net(batch).ir.graph)
-    assert [len(feeds["x"]) for feeds in samples.batches()] == full
-    assert samples.labels is not None and len(samples.labels) == sum(full)
-
-
-@pytest.mark.parametrize("batch", [9, 32])
-def test_too_few_samples_for_a_fixed_batch_are_refused(tmp_path: Path, batch: int) -> None:
-    np.savez(tmp_path / "s.npz", x=IMAGES)
-    with pytest.raises(IrpruneError, match=f"do not fill the model's batch of {batch}"):
-        read_samples(str(tmp_path / "s.npz"), _net(batch).ir.graph)
-
-
-def test_inputs_that_fix_different_batches_are_refused(tmp_path: Path) -> None:
-    net = Net()
-    net.op("Add", net.input(1, 3, name="a"), net.input(2, 3, name="b"), name="y")
-    np.savez(tmp_path / "s.npz", a=np.ones((4, 3), np.float32), b=np.ones((4, 3), np.float32))
-    with pytest.raises(IrpruneError, match="fix different batches: 1 and 2"):
-        read_samples(str(tmp_path / "s.npz"), net.model().ir.graph)
+    data = str(tmp_path / "s.npz")
+    np.savez(data, x=IMAGES, **labels)  # type: ignore[arg-type]
+    _net().save(tmp_path / "net.onnx")
+    text = f'prune{{criterion={criterion} data="{data}" ratio=0.2}}, compact'
+    with pytest.raises(IrpruneError, match=reason) as caught:
+        api.run(text, irprune.load(tmp_path / "net.onnx"), verify=False)
+    assert caught.value.file == data
+    assert caught.value.mend is not None and mend in caught.value.mend
 
 
 @pytest.mark.parametrize("criterion", DATA_CRITERIA)
