@@ -47,7 +47,9 @@ class Prune(Pass):
         "reconstruction", help="what makes a channel important"
     )
     data: str | None = option(None, help=".npz file of samples, for criteria that look at data")
-    members: Members = option("consumers", help="whose weights are measured")
+    members: Members | None = option(
+        None, help="whose weights are measured, by criteria of weights; default: consumers"
+    )
     aggregate: Aggregate = option("mean", help="how the slices of a class become one score")
     normalize: Normalize = option("layers", help="how scores become comparable across groups")
     ratio: float | None = option(None, help="fraction of the classes to remove")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,9 @@ def _net(seed: int = 0, batch: int | str = 1) -> Model:
 
 
 def _prune(model: Model, context: Context | None = None, **options: Any) -> dict[str, Any]:
-    options = {"criterion": "l1", "members": "producers", "normalize": "mean", **options}
+    options = {"criterion": "l1", "normalize": "mean", **options}
+    if options["criterion"] not in ("bn-scale", "random"):
+        options = {"members": "producers", **options}
     return Prune(**options).run(model, context or Context())
 
 
@@ -325,15 +328,35 @@ def test_random_selection_follows_the_seed() -> None:
     assert chosen(Context(seed=1), seed=5) == chosen(Context(seed=2), seed=5)
 
 
-@pytest.mark.parametrize("criterion", ["reconstruction", "l1", "l2", "linf", "fpgm", "random"])
-@pytest.mark.parametrize("members", ["producers", "consumers", "all"])
-def test_the_same_run_gives_the_same_plan(criterion: str, members: str) -> None:
+_WEIGHED = itertools.product(
+    ["reconstruction", "l1", "l2", "linf", "fpgm"], ["producers", "consumers", "all"]
+)
+
+
+@pytest.mark.parametrize(("criterion", "members"), [("random", None), *_WEIGHED])
+def test_the_same_run_gives_the_same_plan(criterion: str, members: str | None) -> None:
     plans = []
     for _ in range(2):
         model = _net()
         _prune(model, criterion=criterion, members=members, macs=0.5)
         plans.append(_plan(model).to_json())
     assert plans[0] == plans[1]
+
+
+@pytest.mark.parametrize(
+    ("criterion", "data"),
+    [
+        *(("bn-scale", None), ("random", None), ("mean-activation", "s.npz"), ("apoz", "s.npz")),
+        *(("sum-activation", "s.npz"), ("taylor", "s.npz"), ("fisher", "s.npz")),
+    ],
+)
+def test_members_are_refused_where_no_weights_are_measured(
+    criterion: Any, data: str | None
+) -> None:
+    with pytest.raises(IrpruneError, match=f"{criterion} measures no weights") as caught:
+        Prune(criterion=criterion, data=data, members="consumers", ratio=0.5)
+    assert caught.value.mend == "drop members"
+    Prune(criterion=criterion, data=data, ratio=0.5)
 
 
 # In pipelines
