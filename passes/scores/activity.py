@@ -39,7 +39,14 @@ from irprune.labels import Labels
 from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.scores.calibration import Samples, fixed_batch
-from irprune.passes.scores.importance import Aggregate, Importance, Members, Scores
+from irprune.passes.scores.importance import (
+    Aggregate,
+    Importance,
+    Members,
+    Scores,
+    rows_by_class,
+    rows_of,
+)
 from irprune.passes.scores.sites import Measured, measured_at, shared
 from irprune.proof.probe import has_half, promote, widened, write_probe
 from irprune.protocols import Arrays, Runner, RunnerError
@@ -308,12 +315,12 @@ class _OfElements(Importance):
         self._elements = elements
 
     def _slice(self, value: ir.Value, axis: int, classes: Labels) -> tuple[Scores, Labels]:
-        per = self.channels.per(value, axis) if classes.ndim > 1 else ()
         shape = [int(n) for n in value.shape or ()]  # type: ignore[arg-type]
         found = self._elements.get(value.name or "", np.zeros(shape))
-        kept = [*per, axis]
-        rest = [k for k in range(len(shape)) if k not in kept]
-        return found.transpose(*rest, *kept).reshape(-1, classes.size).sum(axis=0), classes
+        if classes.ndim == 1:
+            return rows_of(found, axis).sum(axis=1), classes
+        rows, ids = rows_by_class(found, axis, self.channels.per(value, axis), classes)
+        return rows.sum(axis=1), ids
 
 
 def _differentiator(context: Context) -> Differentiator:

@@ -184,6 +184,39 @@ def test_gradient_and_hessian(context: Context) -> None:
     assert np.allclose(_scores(model, "hessian", context, batch=7), whole * 7, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("aggregate", "plain"), [("mean", True), ("max", False)])
+def test_what_one_class_has_in_all_rows_of_a_weight_is_its_slice(
+    aggregate: Any, plain: bool, context: Context
+) -> None:
+    """A grouped convolution, four rows of which read each channel, beside a plain one or none."""
+    import torch
+
+    net = Net()
+    c = net.conv(net.input("N", 3, 6, 6), 3, 4, name="c")
+    read = net.conv(c, 4, 8, 6, 6, name="g", group=2)
+    if plain:
+        read = net.op("Add", read, net.conv(c, 4, 8, 6, 6, name="p"))
+    net.op("Flatten", read, name="y")
+    model = net.model()
+    channels = analyse(model.ir.graph)
+    (group,) = coupled_groups(channels)
+    samples = Samples({"x": IMAGES}, LABELS)
+    found = Activity(
+        model, channels, [group], "gradient", samples, context, "consumers", aggregate
+    ).of(group)
+
+    numbers = {n: v.const_value for n, v in model.ir.graph.initializers.items()}
+    w, *readers = (torch.from_numpy(np.array(v.numpy())) for v in numbers.values() if v is not None)
+    conv = torch.nn.functional.conv2d
+    made = conv(torch.from_numpy(IMAGES), w)
+    parts = [conv(made, r.requires_grad_(), groups=4 // r.shape[1]) for r in readers]
+    loss = torch.nn.functional.cross_entropy(sum(parts).flatten(1), torch.from_numpy(LABELS))
+    of_g, *of_p = (slope.abs().numpy() for slope in torch.autograd.grad(loss, readers))
+    slices = [of_g.reshape(2, 4, 2, -1).sum((1, 3)).ravel(), *(p.sum((0, 2, 3)) for p in of_p)]
+    wanted = np.mean(slices, axis=0)
+    assert found is not None and np.allclose(found, wanted, rtol=1e-4)
+
+
 def test_the_pipeline_prunes_by_activations_of_a_file(tmp_path: Path) -> None:
     """The channels with the smallest mean activation go."""
     model = _net()
