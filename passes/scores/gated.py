@@ -1,6 +1,8 @@
-"""Gated activations that are written out: x times a function of x, such as x·relu6(x + 3) / 6."""
+"""Gated activations: x times a function of x, such as x·relu6(x + 3) / 6, and y·f(x)."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import onnx_ir as ir
 
@@ -8,13 +10,15 @@ from irprune.ops import rule_for
 from irprune.ops.elementwise import Elementwise, PassThrough
 from irprune.queries import dims_of
 
+_LAYOUT = frozenset(("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Transpose"))
+
 
 def activation_of(gate: ir.Value) -> ir.Value:
     """Return the activation that the output of a non-linearity gates, or else that output.
 
     It is the product of a function of the output with a function of what the output is made of,
-    all of them element-wise, and with the constants that scale this product alone. A gate made
-    from other values, as squeeze-and-excitation makes one, is an activation itself.
+    all of them element-wise, and with the constants that scale this product alone. For a gate made
+    from other values see `scaled_by`.
     """
     before = _before(gate)
     after, frontier = {gate}, [gate]
@@ -30,6 +34,36 @@ def activation_of(gate: ir.Value) -> ir.Value:
                 after.add(output)
                 frontier.append(output)
     return gate
+
+
+def scaled_by(gate: ir.Value, carries: Callable[[ir.Value], bool]) -> list[ir.Value]:
+    """Return the products of an activation with others that carry the same channels.
+
+    Squeeze-and-excitation and gated linear units make such products: by itself the gate tells
+    nothing of a channel that is 0 where it is multiplied. The activation itself where anything else
+    reads it.
+
+    Args:
+        carries: whether a value carries these channels.
+    """
+    products: list[ir.Value] = []
+    frontier = [gate]
+    while frontier:
+        value = frontier.pop()
+        readers = value.consumers()
+        if not readers or value.is_graph_output():
+            return [gate]
+        for node in readers:
+            others = [v for v in node.inputs if v is not None and v is not value]
+            if node.op_type in _LAYOUT and node.inputs[0] is value and carries(node.outputs[0]):
+                frontier.append(node.outputs[0])
+            elif (
+                node.op_type == "Mul" and others and not _constant(others[0]) and carries(others[0])
+            ):
+                products.append(node.outputs[0])
+            else:
+                return [gate]
+    return products
 
 
 def _before(value: ir.Value) -> set[ir.Value]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from irprune.errors import IrpruneError
 from irprune.groups import Group
 from irprune.labels import Labels
 from irprune.ops import rule_for
-from irprune.passes.scores.gated import activation_of
+from irprune.passes.scores.gated import activation_of, scaled_by
 from irprune.plan import Mask
 from irprune.proof.activations import LENGTHS, inputs_of
 from irprune.queries import describe
@@ -89,33 +90,68 @@ def shared(graph: ir.Graph, sites: Iterable[Measured]) -> list[Measured]:
 def measured_at(channels: Channels, group: Group) -> list[Measured]:
     """Return where the channels of a group are measured.
 
-    From each layer that creates them, forward to the first non-linearity (of a gated one such as
-    x·sigmoid(x), the product); channels that pass none, to the inputs of the layers that sum them
-    away. Nowhere where a channel of the group meets neither: the peers could not be compared.
+    From each layer that creates them, forward to the first non-linearity: of a gated one such as
+    x·sigmoid(x), the product; of one that does nothing but scale other channels of the group, as in
+    squeeze-and-excitation, what it scales. Channels of a layer that pass none, to the inputs of the
+    layers that sum them away. Nowhere where a channel of the group meets neither: the peers could
+    not be compared.
     """
     inside = np.zeros(channels.count, np.bool_)
     inside[group.classes] = True
-    found: dict[tuple[ir.Value, bool], None] = {}
-    passed = {out for site in group.producers for out in site.node.outputs}
-    for node in channels.graph:  # in topological order: gates come before their products
-        for value in node.inputs:
-            if value not in passed or not _carried(channels, value, inside, group):
-                continue
-            if node.op_type in _NONLINEAR and node.inputs[0] is value:
-                found[activation_of(node.outputs[0]), True] = None
-            elif any(node.inputs[c.data] is value for c in rule_for(node).contractions(node)):
-                found[value, False] = None
-            else:
-                passed.update(out for out in node.outputs if (out, True) not in found)
+
+    def carries(value: ir.Value) -> bool:
+        return bool(_carried(channels, value, inside, group))
+
+    nonlinear, linear = _ends(channels.graph, _created(channels, group), carries)
     sites: list[Measured] = []
-    for nonlinear in (True, False):
-        left = inside.copy()
-        for site in sites:
-            left[site.counted] = False
-        values = [value for value, kind in found if kind == nonlinear]
-        sites += [site for value in values for site in _carried(channels, value, left, group)]
+    left = {node: classes.copy() for node, classes in _created(channels, group).items()}
+    for value, layers in nonlinear.items():
+        found = _carried(channels, value, inside, group)
+        sites += found
+        for node, site in product(layers, found):
+            left[node][site.counted] = False
+    for value, layers in linear.items():
+        mask = np.logical_or.reduce([left[node] for node in layers])
+        sites += _carried(channels, value, mask, group)
     counted = {c for site in sites for c in site.counted.tolist()}
     return sites if len(counted) == len(group) else []
+
+
+def _created(channels: Channels, group: Group) -> dict[ir.Node, Mask]:
+    """Return which classes of a group each layer creates, as a mask over all classes."""
+    wanted = {(site.value, site.axis) for site in group.producers}
+    found: dict[ir.Node, Mask] = {}
+    for site in channels.producers:
+        if (site.value, site.axis) in wanted:
+            mask = found.setdefault(site.node, np.zeros(channels.count, np.bool_))
+            mask[np.intersect1d(site.classes, group.classes)] = True
+    return found
+
+
+Ends = dict[ir.Value, set[ir.Node]]
+"""Values, and the layers whose channels reach them."""
+
+
+def _ends(
+    graph: ir.Graph, layers: Iterable[ir.Node], carries: Callable[[ir.Value], bool]
+) -> tuple[Ends, Ends]:
+    """Return where the channels of layers first pass a non-linearity, and where they are summed."""
+    nonlinear: Ends = {}
+    linear: Ends = {}
+    passed: Ends = {out: {node} for node in layers for out in node.outputs}
+    for node in graph:  # in topological order: gates come before their products
+        for value in node.inputs:
+            if not passed.get(value) or not carries(value):
+                continue
+            if node.op_type in _NONLINEAR and node.inputs[0] is value:
+                for end in scaled_by(activation_of(node.outputs[0]), carries):
+                    nonlinear.setdefault(end, set()).update(passed[value])
+            elif any(node.inputs[c.data] is value for c in rule_for(node).contractions(node)):
+                linear.setdefault(value, set()).update(passed[value])
+            else:
+                for out in node.outputs:
+                    passed.setdefault(out, set()).update(passed[value] - nonlinear.get(out, set()))
+    return nonlinear, linear
 
 
 def _carried(channels: Channels, value: ir.Value, counted: Mask, group: Group) -> list[Measured]:

@@ -113,26 +113,38 @@ def _squeezed(net: Net, x: str) -> str:
     squeezed = net.op("GlobalAveragePool", net.op("Relu", x, name="relu"))
     inner = net.op("Relu", net.op("Conv", squeezed, net.weight(2, 4, 1, 1)), name="inner")
     gate = net.op("Sigmoid", net.op("Conv", inner, net.weight(4, 2, 1, 1)), name="gate")
-    return net.op("Mul", "relu", gate)
+    return net.op("Mul", "relu", gate, name="product")
 
 
 def _pooled(net: Net, x: str) -> str:
     """A gate of each channel from its own mean."""
-    return net.op("Mul", x, net.op("Sigmoid", net.op("GlobalAveragePool", x), name="gate"))
+    gate = net.op("Sigmoid", net.op("GlobalAveragePool", x))
+    return net.op("Mul", x, gate, name="product")
 
 
 def _halves(net: Net, x: str) -> str:
     """A gated linear unit: one half of the channels gates the other."""
     left, right = net.split("Split", x, names=["l", "r"], axis=1)
-    gated = net.op("Mul", left, net.op("Sigmoid", right, name="gate"))
+    gated = net.op("Mul", left, net.op("Sigmoid", right), name="product")
     return net.op("Concat", gated, gated, axis=1)
+
+
+def _read_elsewhere(net: Net, x: str) -> str:
+    """A gate that goes on by itself too."""
+    gate = net.op("Sigmoid", net.op("GlobalAveragePool", x), name="gate")
+    return net.op("Add", net.op("Mul", x, gate, name="product"), gate)
 
 
 @pytest.mark.parametrize(
     ("written", "wanted"),
-    [(_squeezed, {"relu", "gate", "inner"}), (_pooled, {"gate"}), (_halves, {"gate"})],
+    [
+        (_squeezed, {"relu", "product", "inner"}),
+        (_pooled, {"product"}),
+        (_halves, {"product"}),
+        (_read_elsewhere, {"gate"}),
+    ],
 )
-def test_gates_made_from_other_values_are_measured_themselves(
+def test_gates_made_from_other_values_are_measured_in_what_they_scale(
     written: Written, wanted: set[str]
 ) -> None:
     net = Net()

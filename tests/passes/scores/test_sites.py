@@ -58,6 +58,26 @@ def test_a_residual_stream_is_measured_after_each_sum() -> None:
     assert _sites(net) == [{"a", "b"}, {"inner"}]
 
 
+def test_each_layer_of_a_coupled_group_is_measured_on_its_own_way() -> None:
+    """A linear bottleneck adds to a stem with a Relu: what it writes is seen where it is read."""
+    net = Net()
+    stem = net.op("Relu", net.op("Conv", net.input(1, 3, 6, 6), net.weight(5, 3, 1, 1)), name="a")
+    inner = net.op("Relu", net.op("Conv", stem, net.weight(4, 5, 1, 1)), name="inner")
+    stream = net.op("Add", net.op("Conv", inner, net.weight(5, 4, 1, 1)), stem, name="stream")
+    net.op("Conv", stream, net.weight(2, 5, 1, 1), name="y")
+    assert _sites(net) == [{"a", "stream"}, {"inner"}]
+
+
+def test_a_weight_that_two_layers_share_is_measured_behind_both() -> None:
+    net = Net()
+    x, w = net.input(1, 3, 6, 6), net.weight(5, 3, 1, 1)
+    first = net.op("Relu", net.op("Conv", x, w), name="first")
+    second = net.op("Relu", net.op("Conv", net.op("Neg", x), w), name="second")
+    sums = [net.op("Conv", value, net.weight(2, 5, 1, 1)) for value in (first, second)]
+    net.op("Add", *sums, name="y")
+    assert _sites(net) == [{"first", "second"}]
+
+
 def _halves(right: bool = True) -> Net:
     """A convolution of which one half is read behind a Relu, the other as it is or not at all."""
     net = Net()
