@@ -141,7 +141,7 @@ def _ends(
     passed: Ends = {out: {node} for node in layers for out in node.outputs}
     for node in graph:  # in topological order: gates come before their products
         for value in node.inputs:
-            if not passed.get(value) or not carries(value):
+            if value is None or not passed.get(value) or not carries(value):
                 continue
             if node.op_type in _NONLINEAR and node.inputs[0] is value:
                 for end in scaled_by(activation_of(node.outputs[0]), carries):
