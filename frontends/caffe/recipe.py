@@ -1,9 +1,10 @@
 """From a solver to a recipe: the same training, as far as it is the solver that decides it.
 
-The network's part (`lr_mult`, `decay_mult`, the batch size, the weights to start from) is not in a
-solver. Caffe keeps the learning rate inside the velocity of SGD, torch outside: after a change of
-the rate they differ for as long as the velocity remembers. Adam's `delta` stands before the
-correction of the second moment in Caffe and after it in torch.
+The network's part (`lr_mult`, `decay_mult`, the batch size) is not in a solver: see
+`irprune.multipliers`. Nor are the weights to start from in a recipe: `Solver.start`. Caffe keeps
+the learning rate inside the velocity of SGD, torch outside: after a change of the rate they differ
+for as long as the velocity remembers. Adam's `delta` stands before the correction of the second
+moment in Caffe and after it in torch.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -10,7 +10,7 @@ import click
 from irprune.cli import common
 from irprune.cli.format import table
 from irprune.errors import IrpruneError
-from irprune.frontends.source import Source
+from irprune.frontends.source import CAFFE, Source
 
 
 @click.command(cls=common.Command)
@@ -58,6 +58,12 @@ def train(
     from irprune.explore.train import train as run
 
     asked = read_settings(Config, config)
+    if asked.caffemodel is not None and source.weights is None:
+        if model.suffix == CAFFE:
+            source = replace(source, weights=config.parent / asked.caffemodel)
+            common.log(f"train: the weights are those of {source.weights}")
+        else:
+            common.log(f"train: {asked.caffemodel} is not read: {model} has its own weights")
     common.check_outputs([output], [config, model, teacher, source.weights])
     if folder is not None and folder.resolve() == output.resolve():
         raise IrpruneError("is also the folder", file=output, mend="choose another output path")

@@ -6,15 +6,14 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from irprune import api
 from irprune.errors import IrpruneError
-from irprune.explore.folders import Identity, alone, claim, tidy, writable
+from irprune.explore.folders import Identity, alone, claim, network_of, tidy, writable
 from irprune.explore.settings import Settings, asked_for, open_trainer
-from irprune.fingerprint import structure_hash, weights_hash
 from irprune.model import Model
 from irprune.recipe import Machine
 from irprune.training import Score, Trainer
@@ -27,6 +26,12 @@ class Config(Settings):
     weights: Literal["given", "fresh"] = "given"
     """`fresh`: drawn anew by the seed, as torch initialises its layers, so that the network
     learns from scratch."""
+    caffemodel: str | None = None
+    """The weights of a prototxt, relative to the configuration; its fillers draw them otherwise.
+    For the command: `train` is given a network with its weights."""
+
+    def starting(self, caffemodel: str) -> Self:
+        return self if self.caffemodel else replace(self, caffemodel=caffemodel)
 
 
 @dataclass(frozen=True)
@@ -110,15 +115,9 @@ def _check_teacher(config: Config, teacher: Model | None) -> None:
 
 
 def _identity(config: Config, model: Model, teacher: Model | None, trainer: Trainer) -> Identity:
-    network = _hashes(model)
-    if config.weights == "fresh":
-        network["weights"] = None
+    network = network_of(model, weights=config.weights == "given")
     told = asdict(config) | {"network": network, "examples": trainer.fingerprint()}
-    told["teacher"] = None if teacher is None else _hashes(teacher)
-    del told["machine"]
+    told["teacher"] = None if teacher is None else network_of(teacher)
+    del told["machine"], told["caffemodel"]  # the weights in it count
     made: Identity = json.loads(json.dumps(told))
     return made
-
-
-def _hashes(model: Model) -> Identity:
-    return {"structure": structure_hash(model.ir), "weights": weights_hash(model.ir)}

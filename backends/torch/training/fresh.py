@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from irprune.errors import IrpruneError
+from irprune.errors import IrpruneError, listed
 
 _STATISTICS = ("running_mean", "running_var")
-_MOST_NAMED = 5
 
 
 @torch.no_grad()
@@ -23,10 +22,7 @@ def draw_weights(module: nn.Module) -> None:
         for parameter in _drawn(layer):
             left.pop(id(parameter), None)
     if left:
-        names = sorted(left.values())
-        more = len(names) - _MOST_NAMED
-        shown = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-        reason = f"no layer says how to draw {shown} anew"
+        reason = f"no layer says how to draw {listed(sorted(left.values()))} anew"
         raise IrpruneError(reason, mend='keep the weights: set weights = "given"')
 
 
