@@ -65,6 +65,10 @@ def train(
         else:
             common.log(f"train: {asked.caffemodel} is not read: {model} has its own weights")
     common.check_outputs([output], [config, model, teacher, source.weights])
+    if teacher is not None and teacher.suffix == CAFFE:
+        command = f"irprune run normalize {teacher} --weights X.caffemodel -o {teacher.stem}.onnx"
+        mend = f"write it with them: {command}"
+        raise IrpruneError("has no weights to teach by", file=teacher, mend=mend)
     if folder is not None and folder.resolve() == output.resolve():
         raise IrpruneError("is also the folder", file=output, mend="choose another output path")
     lead = leads(asked.machine)
