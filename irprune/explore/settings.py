@@ -8,13 +8,13 @@ batch still stand in the table.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from irprune.errors import IrpruneError
+from irprune.errors import IrpruneError, naming
 from irprune.ranges import check_range
 from irprune.recipe import Machine, Recipe
 from irprune.tables import from_table, read_toml
@@ -73,7 +73,7 @@ def read_settings(kind: type[S], path: Path | str) -> S:
     from irprune.frontends.caffe.solver import read_solver
 
     solver = read_solver(path.parent / named)
-    recipe = _by_caffe(settings.train, solver, set(table["train"]), path)
+    recipe = _by_caffe(settings.train, solver, table["train"], path)
     start = solver.start()
     settings = replace(settings, train=recipe)
     return settings if start is None else settings.starting(str(start.absolute()))
@@ -129,14 +129,21 @@ def open_trainer(settings: Settings, home: Path, log: Callable[[str], None]) -> 
     return TorchTrainer(data, settings.train, settings.machine, log)
 
 
-def _by_caffe(recipe: Recipe, solver: Solver, given: set[str], path: Path) -> Recipe:
-    """Return a recipe as a solver says (IrpruneError: it is said twice)."""
+def _by_caffe(recipe: Recipe, solver: Solver, given: Mapping[str, Any], path: Path) -> Recipe:
+    """Return a recipe as a solver says (IrpruneError: it is said twice).
+
+    What Caffe has no field for is the table's: warm-up, and what its solver leaves out.
+    """
     from irprune.frontends.caffe.recipe import recipe_of
 
-    its = {"optimizer", "schedule", "clip", "steps"}
-    if solver.random_seed is not None:
-        its.add("seed")
-    for key in sorted(its & given):
+    said = set(given)
+    if "warmup" in given.get("schedule", {}) and given["schedule"].keys() <= {"warmup", "unit"}:
+        said.remove("schedule")
+    its = {"optimizer", "schedule", "steps"}
+    its |= set() if solver.random_seed is None else {"seed"}
+    its |= set() if solver.clip_gradients is None else {"clip"}
+    for key in sorted(its & said):
         mend = f"remove it here, or from {solver.file}"
         raise IrpruneError("the solver says it too", file=path, node=f"train.{key}", mend=mend)
-    return recipe_of(solver, recipe)
+    with naming(path):
+        return recipe_of(solver, recipe)
