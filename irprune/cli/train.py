@@ -54,8 +54,9 @@ def train(
     file.py:factory is executed.
     """
     from irprune.explore.settings import read_settings
-    from irprune.explore.train import Config, leads
+    from irprune.explore.train import Config
     from irprune.explore.train import train as run
+    from irprune.launch import leads
 
     asked = read_settings(Config, config)
     if asked.caffemodel is not None and source.weights is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -14,8 +13,8 @@ from irprune import api
 from irprune.errors import IrpruneError
 from irprune.explore.folders import Identity, alone, claim, network_of, tidy, writable
 from irprune.explore.settings import Settings, asked_for, open_trainer
+from irprune.launch import leads
 from irprune.model import Model
-from irprune.recipe import Machine
 from irprune.training import Score, Trainer
 
 
@@ -97,11 +96,6 @@ def train(
         log(f"train: accuracy {before.accuracy:.2%}, loss {before.loss:.4f} before training")
         fitted = trainer.fit(pupil, folder, teacher=teacher)
         return Trained(pupil, before, fitted.score, fitted.epochs, taught)
-
-
-def leads(machine: Machine) -> bool:
-    """Return whether this process is the one, of all that train together, that writes files."""
-    return machine.devices == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def _check_teacher(config: Config, teacher: Model | None) -> None:

@@ -27,6 +27,7 @@ from irprune.backends.torch.training.optim import make_optimizer
 from irprune.backends.torch.training.repeatable import repeatable
 from irprune.backends.torch.training.scoring import Scoring
 from irprune.errors import IrpruneError
+from irprune.launch import check_processes
 from irprune.multipliers import Multipliers
 from irprune.recipe import Machine, Recipe
 from irprune.training import Diverged
@@ -57,13 +58,11 @@ class Job:
 
 
 def fabric_of(machine: Machine) -> Fabric:
-    """Return the engine; IrpruneError where the machine lacks the accelerator."""
+    """Return the engine; IrpruneError where accelerator or processes are not what it asks for."""
+    # Fabric itself would start the command anew for each device, whatever the command is.
+    check_processes(machine)
     if machine.accelerator == "cuda" and not torch.cuda.is_available():
         raise IrpruneError("this machine has no CUDA device", mend="set accelerator = auto or cpu")
-    if machine.devices > 1 and not torch.distributed.is_torchelastic_launched():
-        # Fabric would start the command anew for each device, whatever the command is.
-        mend = f"start with torchrun --nproc-per-node {machine.devices}"
-        raise IrpruneError(f"{machine.devices} devices need as many processes", mend=mend)
     fabric = Fabric(
         accelerator=machine.accelerator,
         devices=machine.devices,

@@ -27,6 +27,7 @@ from irprune.backends.torch.training.memory import memory_for
 from irprune.backends.torch.training.repeatable import repeatable
 from irprune.backends.torch.training.scoring import Scoring
 from irprune.errors import IrpruneError, listed, naming
+from irprune.launch import check_processes
 from irprune.model import Model
 from irprune.multipliers import Multipliers, multipliers
 from irprune.queries import dims_of
@@ -46,6 +47,7 @@ class TorchTrainer:
         machine: Machine,
         log: Callable[[str], None],
     ) -> None:
+        check_processes(machine)  # before one of them, too many, takes a folder
         self._data, self._recipe, self._machine, self._log = data, recipe, machine, log
 
     def fingerprint(self) -> dict[str, Any]:
