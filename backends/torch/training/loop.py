@@ -254,9 +254,13 @@ class _Loop:
             return False  # the epoch's own checkpoint follows
         if every is not None and self._step % every == 0:
             return True
-        # Processes do not share a clock: only steps may decide where there are several.
-        alone = self.fabric.world_size == 1
-        return alone and minutes is not None and time.monotonic() - self.saved >= 60 * minutes
+        if minutes is None:
+            return False
+        due = time.monotonic() - self.saved >= 60 * minutes
+        if self.fabric.world_size == 1:
+            return due
+        # Processes do not share a clock: the first one's decides, where they wait for each other.
+        return self._step % machine.log_steps == 0 and bool(self.fabric.broadcast(due))
 
     def _finish_epoch(self, loss: float) -> None:
         score = self.scoring.of(self.module)
