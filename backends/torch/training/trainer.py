@@ -26,6 +26,7 @@ from irprune.backends.torch.training.loop import Job, fabric_of, train
 from irprune.backends.torch.training.memory import memory_for
 from irprune.backends.torch.training.repeatable import repeatable
 from irprune.backends.torch.training.scoring import Scoring
+from irprune.backends.torch.training.starts import starts
 from irprune.errors import IrpruneError, listed, naming
 from irprune.launch import check_processes
 from irprune.model import Model
@@ -57,7 +58,7 @@ class TorchTrainer:
         module = to_torch(model)
         with torch.random.fork_rng(), naming(model.provenance.path):
             torch.manual_seed(seed)
-            draw_weights(module)
+            draw_weights(module, starts(model.ir.graph))
         model.update_from(module)
 
     def fit(
