@@ -125,6 +125,7 @@ def open_trainer(settings: Settings, home: Path, log: Callable[[str], None]) -> 
         augmentation=Augmentation(table.crop, table.flip),
         size=table.size,
         workers=table.workers,
+        home=home,
     )
     return TorchTrainer(data, settings.train, settings.machine, log)
 
