@@ -27,6 +27,7 @@ from irprune.backends.torch.training.memory import memory_for
 from irprune.backends.torch.training.repeatable import repeatable
 from irprune.backends.torch.training.scoring import Scoring
 from irprune.backends.torch.training.starts import starts
+from irprune.dropout import left_out
 from irprune.errors import IrpruneError, listed, naming
 from irprune.launch import check_processes
 from irprune.model import Model
@@ -50,6 +51,7 @@ class TorchTrainer:
     ) -> None:
         check_processes(machine)  # before one of them, too many, takes a folder
         self._data, self._recipe, self._machine, self._log = data, recipe, machine, log
+        self._said: set[str] = set()
 
     def fingerprint(self) -> dict[str, Any]:
         return fingerprint(self._data)
@@ -77,6 +79,8 @@ class TorchTrainer:
         with naming(model.provenance.path):
             factors = multipliers(model.ir.graph)
         self._freeze(module, factors)
+        if dropouts := left_out(model.ir):
+            self._say(f"train: Dropout is left out, in training too (layers: {dropouts})")
 
         def after_epoch(epoch: int) -> None:
             if epoch in keep:
@@ -134,6 +138,12 @@ class TorchTrainer:
             ((x, y),) = data.batches("train", [Draw(index)], device)
         return x.cpu().numpy(), y.cpu().numpy()
 
+    def _say(self, message: str) -> None:
+        """Log what holds for each training of a network, the first time."""
+        if message not in self._said:
+            self._log(message)
+            self._said.add(message)
+
     def _freeze(self, module: Lowered, factors: Mapping[str, Multipliers]) -> None:
         """Freeze what has the learning rate 0; say so, and which rates cannot be followed."""
         trained = dict(module.named_parameters())
@@ -141,9 +151,9 @@ class TorchTrainer:
         for name in frozen:
             trained[name].requires_grad_(False)
         if frozen:
-            self._log(f"train: frozen by lr_mult: {listed(frozen)}")
+            self._say(f"train: frozen by lr_mult: {listed(frozen)}")
         if lost := sorted(name for name, by in factors.items() if by.lr and name not in trained):
-            self._log(f"train: lr_mult is not followed where nothing trains: {listed(lost)}")
+            self._say(f"train: lr_mult is not followed where nothing trains: {listed(lost)}")
 
     def _teaching(self, teacher: Model) -> nn.Module:
         """Return a network of the student's examples, whether or not these are laid out in rows."""
