@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         verify,
     )
     from irprune.backends.torch import carry_optimizer, to_torch
+    from irprune.explore.iterate import iterate
+    from irprune.explore.train import train
     from irprune.frontends.caffe import from_caffe
     from irprune.frontends.graphsurgeon import from_graphsurgeon, to_graphsurgeon
     from irprune.frontends.torch import apply_to_module, export_state_dict, from_torch
@@ -53,10 +55,12 @@ __all__ = [
     "from_graphsurgeon",
     "from_torch",
     "inspect",
+    "iterate",
     "load",
     "run",
     "to_graphsurgeon",
     "to_torch",
+    "train",
     "verify",
 ]
 
@@ -69,8 +73,10 @@ _HOMES = {
     "from_caffe": "irprune.frontends.caffe",
     "from_graphsurgeon": "irprune.frontends.graphsurgeon",
     "from_torch": "irprune.frontends.torch",
+    "iterate": "irprune.explore.iterate",
     "to_graphsurgeon": "irprune.frontends.graphsurgeon",
     "to_torch": "irprune.backends.torch",
+    "train": "irprune.explore.train",
 }
 
 

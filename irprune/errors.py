@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 _MAX_SHOWN = 120
+_MOST_NAMED = 5
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Characters that must not reach a terminal, or cannot."""
 
@@ -40,6 +41,12 @@ class IrpruneError(Exception):
         place = [str(part) for part in (self.file, self.node) if part is not None]
         message = ": ".join([*place, self.reason])
         return message if self.mend is None else f"{message}; {self.mend}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir
 
 from irprune.atomic import replacing
-from irprune.errors import IrpruneError
+from irprune.errors import IrpruneError, listed
 from irprune.plan import Plan
 from irprune.roles import trained
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _EXTERNAL_THRESHOLD = 1024
 _PROTOBUF_LIMIT = 2**31 - 2**24
-_MOST_NAMED = 4
 _WRAPPERS = ("_orig_mod.", "module.")
 """What torch.compile and data-parallel wrappers put before the names of a module's tensors."""
 _UPDATED = "update the model that was lowered, or one pruned by the same plan"
@@ -125,10 +124,7 @@ class Model:
         given = _unwrapped(module.state_dict(), known)
         fresh = {name: _replacement(name, tensor, known) for name, tensor in given.items()}
         if missing := sorted(trained(self.ir) - given.keys()):
-            more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
-            raise IrpruneError(
-                f"the module holds no {', '.join(missing[:_MOST_NAMED])}{more}", mend=_UPDATED
-            )
+            raise IrpruneError(f"the module holds no {listed(missing)}", mend=_UPDATED)
         graph = self.ir.graph
         lifted = _constants(graph)
         for name, numbers in fresh.items():

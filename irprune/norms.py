@@ -1,6 +1,7 @@
 """Normalisations that exporters write out as several nodes, recognised by their statistics.
 
-Only the policy and the reports ask for this: what an op computes stays a matter of each node.
+Policy, reports and the drawing of weights ask for this: what an op computes stays a matter of each
+node.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ _BETWEEN = ("Add", "Clip", "Expand", "Identity", "Max")
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """A norm and its nodes that take statistics."""
+    """A norm, its nodes that take statistics, and what it makes before any scale and shift."""
 
     name: str
     nodes: tuple[ir.Node, ...]
+    outputs: tuple[ir.Value, ...] = ()
 
 
 def find_norms(graph: ir.Graph) -> dict[ir.Node, Norm]:
@@ -49,7 +51,8 @@ def find_norms(graph: ir.Graph) -> dict[ir.Node, Norm]:
 def _mean_of_squares(node: ir.Node) -> Norm | None:
     """x / sqrt(mean(x ** 2) + epsilon) is an RMSNormalization; of x - mean(x), a layer's."""
     data = _squared(node.inputs[0])
-    if data is None or not any(_divides(root) for root in _roots(node.outputs[0])):
+    outputs = tuple(y for root in _roots(node.outputs[0]) for y in _divided_by(root))
+    if data is None or not outputs:
         return None
     centre = data.producer()
     if centre is not None and centre.op_type == "Sub":
@@ -61,8 +64,8 @@ def _mean_of_squares(node: ir.Node) -> Norm | None:
             and maker.inputs[0] is left
             and reduced_axes(maker) == reduced_axes(node)
         ):
-            return Norm("LayerNormalization", (maker, node))
-    return Norm("RMSNormalization", (node,))
+            return Norm("LayerNormalization", (maker, node), outputs)
+    return Norm("RMSNormalization", (node,), outputs)
 
 
 def _squared(value: ir.Value | None) -> ir.Value | None:
@@ -84,14 +87,16 @@ def _roots(variance: ir.Value) -> Iterator[ir.Value]:
                 yield node.outputs[0]
 
 
-def _divides(root: ir.Value) -> bool:
-    """Return whether something is divided by a root, or multiplied with its reciprocal."""
+def _divided_by(root: ir.Value) -> Iterator[ir.Value]:
+    """Yield what is divided by a root, or multiplied with its reciprocal."""
     maker = root.producer()
-    if maker is not None and maker.op_type == "Pow" and _number(maker.inputs[1]) == -0.5:
-        return any(_readers(root, "Mul"))
-    return any(_readers(root, "Reciprocal")) or any(
-        node.inputs[1] is root for node in _readers(root, "Div")
-    )
+    inverse = maker is not None and maker.op_type == "Pow" and _number(maker.inputs[1]) == -0.5
+    inverses = [root] if inverse else [n.outputs[0] for n in _readers(root, "Reciprocal")]
+    for value in inverses:
+        yield from (node.outputs[0] for node in _readers(value, "Mul"))
+    if not inverse:
+        quotients = (node for node in _readers(root, "Div") if node.inputs[1] is root)
+        yield from (node.outputs[0] for node in quotients)
 
 
 def _length(node: ir.Node) -> Norm | None:
@@ -115,7 +120,7 @@ def _grouped(node: ir.Node) -> Norm | None:
     maker = None if data is None else data.producer()
     grouped = maker is not None and maker.op_type == "Reshape"
     if grouped and any(_readers(node.outputs[0], "Reshape")):
-        return Norm("GroupNormalization", (node,))
+        return Norm("GroupNormalization", (node,), (node.outputs[0],))
     return None
 
 

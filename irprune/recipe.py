@@ -160,9 +160,8 @@ class Recipe:
 class Machine:
     """Where and how training runs.
 
-    Results differ by rounding, and by what several processes do: each draws dropout of its own and
-    sees its own part of a batch in BatchNorm; a last batch that leaves one a single example is left
-    out.
+    Results differ by rounding, and by what several processes do: each sees its own part of a batch
+    in BatchNorm; a last batch that leaves one a single example is left out.
     """
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"

@@ -29,7 +29,7 @@ class Normalize(Pass):
             IrpruneError: channels are already selected or removed, the opset is older than 7, a
                 function cannot be inlined, a constant is sparse, or shapes contradict each other.
         """
-        from irprune import names, tidy
+        from irprune import dropout, names, tidy
         from irprune.folding import constants, plain
 
         require_full_width(model, self.name)
@@ -40,7 +40,9 @@ class Normalize(Pass):
             "constants": constants.lift(model.ir.graph),
             "named": names.name_all(model.ir.graph),
         }
+        dropouts = dropout.present(model.ir.graph)
         counts["copies"] = tidy.bypass_copies(model.ir.graph)
+        dropout.note(model.ir, dropouts - dropout.present(model.ir.graph))
         folded = plain.fold(model.ir, parameters, lambda line: context.log(f"normalize: {line}"))
         counts["weights"] = _fold_weights(model.ir, context)
         counts["unshared"] = constants.unshare(model.ir.graph, names.Names(model.ir.graph))

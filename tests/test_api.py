@@ -107,3 +107,11 @@ def test_inspect_and_explain(path: Path) -> None:
     assert [group["name"] for group in facts["groups"]] == ["W1"]
     row = irprune.explain(model, "W1", 0, 2, after="")["axes"][0]
     assert {(each["tensor"], each["axis"]) for each in row["coupled"]} >= {("W2", 1), ("b1", 0)}
+
+
+def test_training_is_in_the_library() -> None:
+    from irprune.explore.iterate import iterate
+    from irprune.explore.train import train
+
+    assert (irprune.train, irprune.iterate) == (train, iterate)
+    assert all(callable(getattr(irprune, name)) for name in irprune.__all__)

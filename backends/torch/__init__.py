@@ -28,8 +28,8 @@ def to_torch(model: Model, *, inplace: bool = True, fused: bool = True) -> Lower
     copied. In train mode BatchNorm adapts its running statistics, with the momentum of its node; a
     momentum of 1, with which they never would, is refused. Copies by `copy` and `pickle` (hence
     `torch.save`) keep the names.
-    Dropout is an identity: normalisation takes it out, and a graph that was exported in eval mode
-    has none. Several graph outputs are returned as a tuple, in their order.
+    Dropout is an identity, in train mode too: normalisation takes it out, and a graph that was
+    exported in eval mode has none. Several graph outputs are returned as a tuple, in their order.
 
     Args:
         model: the network; normalize it first where weights stand in Constant nodes or where an

@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from irprune import dropout
 from irprune.errors import IrpruneError
 from irprune.frontends.caffe.builder import IR_VERSION, OPSET, Builder
 from irprune.frontends.caffe.layers import converters
@@ -237,6 +238,7 @@ class Conversion:
             name=name,
         )
         model = ir.Model(graph, ir_version=IR_VERSION, producer_name="irprune")
+        dropout.note(model, sum(layer.type == "Dropout" for layer in self.network.layers))
         if self.training:
             model.metadata_props[TRAINING] = json.dumps(self.training)
         return model

@@ -25,10 +25,20 @@ _NO_MATTER_IN_LAYER = ("param", "phase", "loss_weight", "propagate_down", "blob_
 
 
 @dataclass(frozen=True)
+class Param:
+    """What a layer says of one of its parameter blobs: None where it says nothing."""
+
+    name: str | None = None
+    """Under which the blob is shared."""
+    lr_mult: float | None = None
+    decay_mult: float | None = None
+
+
+@dataclass(frozen=True)
 class Layer:
     """One layer; `fields` is its whole message in current syntax, `line` where it starts.
 
-    `blob_names[i]` is the name under which its i-th parameter blob is shared, if it has one.
+    `params[i]` is of its i-th parameter blob; there may be fewer than it has.
     """
 
     name: str
@@ -38,7 +48,7 @@ class Layer:
     fields: Message
     line: int
     module: str | None = None
-    blob_names: list[str | None] = field(default_factory=list)
+    params: list[Param] = field(default_factory=list)
 
     def error(self, reason: str, mend: str | None = None) -> TextError:
         """An error that points at the layer."""
@@ -183,8 +193,15 @@ def _check_blobs(inputs: Iterable[str], layers: list[Message], every: set[str]) 
 def _layer(message: Message) -> Layer:
     tops, kind = message.strs("top"), message.need("type")
     name = message.str("name", None) or (tops[0] if tops else kind.str())
-    shared = [param.str("name", None) or None for param in message.messages("param")]
+    params = [
+        Param(
+            param.str("name", None) or None,
+            param.float("lr_mult", None),
+            param.float("decay_mult", None),
+        )
+        for param in message.messages("param")
+    ]
     module = message.str("module", None)
     message.ignore(*_NO_MATTER_IN_LAYER)
     bottoms = message.strs("bottom")
-    return Layer(name, kind.str(), bottoms, tops, message, message.line, module, shared)
+    return Layer(name, kind.str(), bottoms, tops, message, message.line, module, params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod, sqrt
 from zlib import crc32
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from irprune.frontends.caffe.builder import Builder
 from irprune.frontends.caffe.fillers import fill
 from irprune.frontends.caffe.message import Message
-from irprune.frontends.caffe.network import Layer
+from irprune.frontends.caffe.network import Layer, Param
+from irprune.multipliers import Multipliers
 
 Weights = Mapping[str, list[NDArray[np.float32]]]
 
@@ -28,6 +29,9 @@ class Blob:
 
     owner: str
     array: NDArray[np.float32] = field(repr=False)
+    lr_mult: float | None = None
+    """As the first layer has it that says so."""
+    decay_mult: float | None = None
 
 
 @dataclass
@@ -63,18 +67,20 @@ class Parameters:
         """
         if prod(shape) > MOST_NUMBERS:
             raise layer.error(f"parameter blob {index} of shape {list(shape)} is too large")
-        name = layer.blob_names[index] if index < len(layer.blob_names) else None
-        shared = self._shared.get(name) if name else None
+        param = layer.params[index] if index < len(layer.params) else Param()
+        shared = self._shared.get(param.name) if param.name else None
         loaded = self.loaded(layer, index)
         if filler is not None and (shared is not None or loaded is not None):
             filler.ignore(*(one.name for one in filler.fields))
         if shared is not None:
             if shared.array.size != prod(shape):
                 raise layer.error(
-                    f"shares the blob {name!r} of shape {list(shared.array.shape)}, needs "
+                    f"shares the blob {param.name!r} of shape {list(shared.array.shape)}, needs "
                     f"{list(shape)}"
                 )
-            return Blob(shared.owner, shared.array.reshape(shape))
+            shared = _told_again(shared, param, layer)
+            self._shared[param.name or ""] = shared
+            return replace(shared, array=shared.array.reshape(shape))
         if loaded is not None:
             if _long(loaded.shape) != _long(shape):
                 raise layer.error(
@@ -85,9 +91,9 @@ class Parameters:
             array = loaded.reshape(shape)
         else:
             array = self._fill(layer, index, shape, filler, default)
-        blob = Blob(layer.name, array)
-        if name:
-            self._shared[name] = blob
+        blob = Blob(layer.name, array, param.lr_mult, param.decay_mult)
+        if param.name:
+            self._shared[param.name] = blob
         return blob
 
     def loaded(self, layer: Layer, index: int) -> NDArray[np.float32] | None:
@@ -123,6 +129,10 @@ class Parameters:
         if key not in self._values:
             numbers = np.asarray(array, np.float32)
             self._values[key] = self.builder.initializer(f"{blob.owner}.{suffix}", numbers)
+        told = {"lr": blob.lr_mult, "decay": blob.decay_mult}
+        Multipliers(**{name: factor for name, factor in told.items() if factor is not None}).note(
+            self._values[key]
+        )
         return self._values[key]
 
     def _fill(
@@ -141,6 +151,19 @@ class Parameters:
         self.unfilled.append(layer.name)
         deviation = sqrt(2 * shape[0] / prod(shape))
         return (generator.standard_normal(shape) * deviation).astype(np.float32)
+
+
+def _told_again(shared: Blob, param: Param, layer: Layer) -> Blob:
+    """A shared blob with what one more of its layers says (TextError: the others say otherwise)."""
+    told = {}
+    for name in ("lr_mult", "decay_mult"):
+        before, now = getattr(shared, name), getattr(param, name)
+        if before is not None and now is not None and before != now:
+            raise layer.error(
+                f"shares the blob {param.name!r} with `{name}` {before:g}, but has {now:g}"
+            )
+        told[name] = now if before is None else before
+    return replace(shared, **told)
 
 
 def _long(shape: tuple[int, ...]) -> tuple[int, ...]:

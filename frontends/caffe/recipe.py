@@ -1,9 +1,10 @@
 """From a solver to a recipe: the same training, as far as it is the solver that decides it.
 
-The network's part (`lr_mult`, `decay_mult`, the batch size, the weights to start from) is not in a
-solver. Caffe keeps the learning rate inside the velocity of SGD, torch outside: after a change of
-the rate they differ for as long as the velocity remembers. Adam's `delta` stands before the
-correction of the second moment in Caffe and after it in torch.
+The network's part (`lr_mult`, `decay_mult`, the batch size) is not in a solver: see
+`irprune.multipliers`. Nor are the weights to start from in a recipe: `Solver.start`. Caffe keeps
+the learning rate inside the velocity of SGD, torch outside: after a change of the rate they differ
+for as long as the velocity remembers. Adam's `delta` stands before the correction of the second
+moment in Caffe and after it in torch.
 """
 
 from __future__ import annotations
@@ -11,21 +12,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NoReturn
 
+from irprune.errors import IrpruneError
 from irprune.frontends.caffe.solver import Solver
 from irprune.recipe import Optimizer, Recipe, Schedule
 
 
 def recipe_of(solver: Solver, base: Recipe) -> Recipe:
-    """Return `base` with all that a solver says: optimiser, schedule, steps, clipping, seed.
+    """Return `base` with all that a solver says: optimiser, schedule, steps; clipping, seed if any.
 
     Args:
         solver: what Caffe is told.
         base: the rest: epochs (in the last of which `max_iter` must lie, which training checks),
-            the network's batch size, distillation, target. With an `iter_size`, the batch is that
-            many of the network's, whose gradients Caffe adds up.
+            the network's batch size, warm-up in steps, distillation, target. With an `iter_size`,
+            the batch is that many of the network's, whose gradients Caffe adds up.
 
     Raises:
         TextError: a field says what no recipe can say; it points at the field.
+        IrpruneError: `base` warms up by epochs, where Caffe counts steps.
     """
     for one in solver.unknown:
         raise one.error(f"unknown field `{one.name}`: what it changes is not known", "remove it")
@@ -36,14 +39,19 @@ def recipe_of(solver: Solver, base: Recipe) -> Recipe:
     clip = solver.clip_gradients
     if clip == 0:
         _refuse(solver, "clip_gradients", "gradients of length 0 train nothing", "remove it")
+    warmup = base.schedule.warmup
+    if warmup and base.schedule.unit != "steps":
+        reason = f"warmup = {warmup:g} counts {base.schedule.unit}, the solver counts steps"
+        mend = 'give it in steps, with unit = "steps"'
+        raise IrpruneError(reason, node="train.schedule", mend=mend)
     return replace(
         base,
         batch=base.batch * solver.iter_size,
         seed=base.seed if solver.random_seed is None else solver.random_seed,
         optimizer=_optimizer(solver),
-        schedule=_schedule(solver),
+        schedule=replace(_schedule(solver), warmup=warmup),
         # Caffe clips the sum over iter_size, and divides afterwards.
-        clip=None if clip is None else clip / solver.iter_size,
+        clip=base.clip if clip is None else clip / solver.iter_size,
         steps=solver.max_iter,
     )
 

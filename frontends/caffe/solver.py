@@ -119,15 +119,32 @@ class Solver:
             return network_of(net.value, phase, stages)
         return read_network(self._locate(net), phase, stages)
 
+    def start(self) -> Path | None:
+        """Where the caffemodel lies that training starts from, if one is named.
+
+        Raises:
+            TextError: there are several.
+        """
+        if not self.weights:
+            return None
+        if len(self.weights) > 1 or "," in self.weights[0]:
+            reason = "`weights`: training starts from one caffemodel"
+            raise self.spots["weights"].error(reason, "name one")
+        return self._place(Path(self.weights[0]))
+
     def _locate(self, net: Field) -> Path:
-        """Find a network file: Caffe's paths start where it was started, so look by name too."""
-        folder = Path(self.file or "").parent
+        """Find a network file."""
         named = Path(net.str())
-        inside = not named.is_absolute() and ".." not in named.parts
-        for candidate in [folder / named] * inside + [folder / named.name]:
-            if isfile(candidate):
-                return candidate
+        found = self._place(named)
+        if isfile(found):
+            return found
         raise net.error(f"there is no `{named}`", f"put {named.name} beside the solver")
+
+    def _place(self, named: Path) -> Path:
+        """Where a file lies: Caffe's paths start where it was started, so look by name too."""
+        folder = Path(self.file or "").parent
+        inside = not named.is_absolute() and ".." not in named.parts
+        return folder / named if inside and isfile(folder / named) else folder / named.name
 
 
 def read_solver(path: Path | str) -> Solver:

@@ -17,6 +17,7 @@ from onnx_ir.tensor_adapters import TorchTensor
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from irprune import dropout
 from irprune.errors import IrpruneError
 from irprune.model import Model, Parameter, Provenance
 from irprune.roles import BUFFER, PARAMETER, TRAINED
@@ -65,6 +66,7 @@ def from_torch(
     _drop_zero_biases(model.graph)
     remove_dead(model)
     state = _keep_state(model.graph, module)
+    dropout.note(model, sum(_drops(part) for part in module.modules()))
     adopted = Model.adopt(model, Provenance(name))
     adopted.state = state
     return adopted
@@ -139,6 +141,10 @@ def _locate(node: ir.Node) -> None:
         node.metadata_props[SOURCE] = ":".join(theirs[-1])
     for value in node.outputs:
         value.metadata_props.clear()
+
+
+def _drops(part: nn.Module) -> bool:
+    return isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0
 
 
 def _quiet_dropout(graph: ir.Graph) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -10,7 +10,7 @@ import click
 from irprune.cli import common
 from irprune.cli.format import table
 from irprune.errors import IrpruneError
-from irprune.frontends.source import Source
+from irprune.frontends.source import CAFFE, Source
 
 
 @click.command(cls=common.Command)
@@ -54,11 +54,22 @@ def train(
     file.py:factory is executed.
     """
     from irprune.explore.settings import read_settings
-    from irprune.explore.train import Config, leads
+    from irprune.explore.train import Config
     from irprune.explore.train import train as run
+    from irprune.launch import leads
 
     asked = read_settings(Config, config)
+    if asked.caffemodel is not None and source.weights is None:
+        if model.suffix == CAFFE:
+            source = replace(source, weights=config.parent / asked.caffemodel)
+            common.log(f"train: the weights are those of {source.weights}")
+        else:
+            common.log(f"train: {asked.caffemodel} is not read: {model} has its own weights")
     common.check_outputs([output], [config, model, teacher, source.weights])
+    if teacher is not None and teacher.suffix == CAFFE:
+        command = f"irprune run normalize {teacher} --weights X.caffemodel -o {teacher.stem}.onnx"
+        mend = f"write it with them: {command}"
+        raise IrpruneError("has no weights to teach by", file=teacher, mend=mend)
     if folder is not None and folder.resolve() == output.resolve():
         raise IrpruneError("is also the folder", file=output, mend="choose another output path")
     lead = leads(asked.machine)

@@ -13,11 +13,15 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from irprune.atomic import remove_temporaries, write_text
 from irprune.errors import IrpruneError
+from irprune.fingerprint import structure_hash, weights_hash
+from irprune.model import Model
+from irprune.multipliers import multipliers
 
 Identity = dict[str, Any]
 """What decides the results of a run, as JSON."""
@@ -33,6 +37,20 @@ _UNTOLD: Identity = {"machine": {"precision": "32-true", "devices": 1}}
 """What holds where a ``run.json`` does not tell it."""
 _WRITTEN = {".json", ".jsonl", ".md", ".onnx", ".pt"}
 _NOTED = {"model.source", "data.path", "data.workers", "prune.verify"}
+
+
+def network_of(model: Model, *, weights: bool = True) -> Identity:
+    """Return what tells a network from others.
+
+    Args:
+        weights: whether their numbers do, or are drawn anew.
+    """
+    told: Identity = {
+        "structure": structure_hash(model.ir),
+        "weights": weights_hash(model.ir) if weights else None,
+    }
+    rates = {name: asdict(factors) for name, factors in multipliers(model.ir.graph).items()}
+    return told | ({"multipliers": rates} if rates else {})
 
 
 @contextmanager

@@ -1,24 +1,27 @@
 """What everything that trains is told: data set, recipe and machine, and who trains by them.
 
 ``[train] solver = "solver.prototxt"``, relative to the file, takes optimiser, schedule, number of
-steps, clipping and seed from Caffe; epochs and batch still stand in the table.
+steps, clipping and seed from Caffe, and the weights that a Caffe network starts from; epochs and
+batch still stand in the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Self, TypeVar, get_type_hints
 
-from irprune.errors import IrpruneError
+from irprune.errors import IrpruneError, naming
 from irprune.ranges import check_range
 from irprune.recipe import Machine, Recipe
 from irprune.tables import from_table, read_toml
 
 if TYPE_CHECKING:
+    from irprune.frontends.caffe.solver import Solver
     from irprune.training import Trainer
 
 
@@ -42,12 +45,16 @@ class DataSet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(ABC):
     """The tables that every such file has."""
 
     data: DataSet
     train: Recipe
     machine: Machine = Machine()
+
+    @abstractmethod
+    def starting(self, caffemodel: str) -> Self:
+        """Return these settings for a network whose weights a solver names."""
 
 
 S = TypeVar("S", bound=Settings)
@@ -58,11 +65,19 @@ def read_settings(kind: type[S], path: Path | str) -> S:
     path = Path(path)
     table = read_toml(path)
     train = table.get("train")
-    solver = train.pop("solver", None) if isinstance(train, dict) else None
+    named = train.pop("solver", None) if isinstance(train, dict) else None
     settings = from_table(kind, table, path)
-    if solver is None:
+    if named is None:
         return settings
-    return replace(settings, train=_by_caffe(settings.train, solver, set(table["train"]), path))
+    if not isinstance(named, str):
+        raise IrpruneError("is no path of a solver", file=path, node="train.solver")
+    from irprune.frontends.caffe.solver import read_solver
+
+    solver = read_solver(path.parent / named)
+    recipe = _by_caffe(settings.train, solver, table["train"], path)
+    start = solver.start()
+    settings = replace(settings, train=recipe)
+    return settings if start is None else settings.starting(str(start.absolute()))
 
 
 def asked_for(
@@ -129,22 +144,26 @@ def open_trainer(settings: Settings, home: Path, log: Callable[[str], None]) -> 
         augmentation=Augmentation(table.crop, table.flip),
         size=table.size,
         workers=table.workers,
+        home=home,
     )
     return TorchTrainer(data, settings.train, settings.machine, log)
 
 
-def _by_caffe(recipe: Recipe, name: Any, given: set[str], path: Path) -> Recipe:
-    """Return a recipe as a solver file says (IrpruneError: it is said twice)."""
-    from irprune.frontends.caffe.recipe import recipe_of
-    from irprune.frontends.caffe.solver import read_solver
+def _by_caffe(recipe: Recipe, solver: Solver, given: Mapping[str, Any], path: Path) -> Recipe:
+    """Return a recipe as a solver says (IrpruneError: it is said twice).
 
-    if not isinstance(name, str):
-        raise IrpruneError("is no path of a solver", file=path, node="train.solver")
-    solver = read_solver(path.parent / name)
-    its = {"optimizer", "schedule", "clip", "steps"}
-    if solver.random_seed is not None:
-        its.add("seed")
-    for key in sorted(its & given):
-        mend = f"remove it here, or from {name}"
+    What Caffe has no field for is the table's: warm-up, and what its solver leaves out.
+    """
+    from irprune.frontends.caffe.recipe import recipe_of
+
+    said = set(given)
+    if "warmup" in given.get("schedule", {}) and given["schedule"].keys() <= {"warmup", "unit"}:
+        said.remove("schedule")
+    its = {"optimizer", "schedule", "steps"}
+    its |= set() if solver.random_seed is None else {"seed"}
+    its |= set() if solver.clip_gradients is None else {"clip"}
+    for key in sorted(its & said):
+        mend = f"remove it here, or from {solver.file}"
         raise IrpruneError("the solver says it too", file=path, node=f"train.{key}", mend=mend)
-    return recipe_of(solver, recipe)
+    with naming(path):
+        return recipe_of(solver, recipe)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from irprune import api
 from irprune.errors import IrpruneError
-from irprune.explore.folders import CHECKPOINT, Identity, alone, claim, tidy, writable
+from irprune.explore.folders import (
+    CHECKPOINT,
+    Identity,
+    alone,
+    claim,
+    network_of,
+    tidy,
+    writable,
+)
 from irprune.explore.settings import Settings, asked_for, open_trainer, placed
-from irprune.fingerprint import structure_hash, weights_hash
+from irprune.launch import leads
 from irprune.model import Model
-from irprune.recipe import Machine
 from irprune.training import Score, Trainer
 
 
@@ -27,6 +33,12 @@ class Config(Settings):
     weights: Literal["given", "fresh"] = "given"
     """`fresh`: drawn anew by the seed, as torch initialises its layers, so that the network
     learns from scratch."""
+    caffemodel: str | None = None
+    """The weights of a prototxt, relative to the configuration; its fillers draw them otherwise.
+    For the command: `train` is given a network with its weights."""
+
+    def starting(self, caffemodel: str) -> Self:
+        return self if self.caffemodel else replace(self, caffemodel=caffemodel)
 
 
 @dataclass(frozen=True)
@@ -98,11 +110,6 @@ def train(
         return Trained(pupil, before, fitted.score, fitted.epochs, taught)
 
 
-def leads(machine: Machine) -> bool:
-    """Return whether this process is the one, of all that train together, that writes files."""
-    return machine.devices == 1 or os.environ.get("RANK", "0") == "0"
-
-
 def _check_teacher(config: Config, teacher: Model | None) -> None:
     distilled = config.train.distillation.weight > 0
     if distilled and teacher is None:
@@ -120,15 +127,10 @@ def _saved(folder: Path) -> int | None:
 
 
 def _identity(config: Config, model: Model, teacher: Model | None, trainer: Trainer) -> Identity:
-    network = _hashes(model)
-    if config.weights == "fresh":
-        network["weights"] = None
+    network = network_of(model, weights=config.weights == "given")
     told = asdict(config) | {"network": network, "examples": trainer.fingerprint()}
-    told["teacher"] = None if teacher is None else _hashes(teacher)
+    told["teacher"] = None if teacher is None else network_of(teacher)
     told["machine"] = config.machine.identity()
+    del told["caffemodel"]  # the weights in it count
     made: Identity = json.loads(json.dumps(told))
     return made
-
-
-def _hashes(model: Model) -> Identity:
-    return {"structure": structure_hash(model.ir), "weights": weights_hash(model.ir)}

@@ -112,6 +112,7 @@ def unshare(graph: ir.Graph, names: Names) -> int:
         for use in spare:
             name = names.value(f"{value.name}_{use.node.name}")
             copy = add_initializer(graph, name, tensor)
+            copy.metadata_props.update(value.metadata_props)
             use.node.replace_input_with(use.idx, copy)
         copies += len(spare)
     return copies

@@ -256,6 +256,24 @@ def test_bad_calls_are_named(home: Path) -> None:
     assert not (home / "out.onnx").exists()
 
 
+def test_a_data_factory_may_lie_beside_the_configuration(home: Path) -> None:
+    (home / "beside_facts.py").write_text(
+        "import numpy as np\ndef make(path):\n    return dict(np.load(path))\n"
+    )
+    path = home / "train.toml"
+    whole = train(path, network(0), home / "whole").after
+    path.write_text(TABLES.replace('"npz"', '"beside_facts:make"'))
+    assert train(path, network(0), home / "made").after == whole
+
+
+def test_a_caffe_network_without_its_weights_teaches_nobody(home: Path) -> None:
+    """Its fillers would draw them; --weights are MODEL's."""
+    (home / "train.toml").write_text(TABLES + "[train.distillation]\nweight = 0.5\n")
+    (home / "t.prototxt").write_text("")
+    message = "t.prototxt: has no weights to teach by; write it with them: irprune run normalize"
+    refused(command(home, "--teacher", f"{home}/t.prototxt"), message)
+
+
 def test_several_processes_train_as_one(home: Path) -> None:
     """Each of them runs the command; the first one writes, and tells."""
     one = CliRunner().invoke(main, command(home, "--json"))

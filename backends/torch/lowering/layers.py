@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_SLOPE = 0.25
+SLOPE = 0.25
 """What the slopes of nn.PReLU start from."""
 
 
@@ -17,7 +17,7 @@ class PReLU(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw as nn.PReLU does: all slopes alike."""
-        nn.init.constant_(self.weight, _SLOPE)
+        nn.init.constant_(self.weight, SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.prelu(x, self.weight.flatten())

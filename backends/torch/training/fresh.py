@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from torch import nn
 
-from irprune.errors import IrpruneError
+from irprune.errors import IrpruneError, listed
 
 _STATISTICS = ("running_mean", "running_var")
-_MOST_NAMED = 5
 
 
 @torch.no_grad()
-def draw_weights(module: nn.Module) -> None:
+def draw_weights(module: nn.Module, starts: Mapping[str, float] = MappingProxyType({})) -> None:
     """Draw all that trains anew, from torch's global generator; what is frozen stays.
+
+    Args:
+        starts: numbers that parameters which no layer draws start from, by name.
 
     Raises:
         IrpruneError: no layer knows how a weight is drawn, such as a bare parameter.
     """
-    left = {id(parameter): name for name, parameter in module.named_parameters()}
-    for layer in module.modules():
-        for parameter in _drawn(layer):
-            left.pop(id(parameter), None)
+    left = dict(module.named_parameters())
+    drawn = {id(parameter) for layer in module.modules() for parameter in _drawn(layer)}
+    left = {name: parameter for name, parameter in left.items() if id(parameter) not in drawn}
+    for name in left.keys() & starts.keys():
+        nn.init.constant_(left.pop(name), starts[name])
     if left:
-        names = sorted(left.values())
-        more = len(names) - _MOST_NAMED
-        shown = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-        reason = f"no layer says how to draw {shown} anew"
+        reason = f"no layer says how to draw {listed(sorted(left))} anew"
         raise IrpruneError(reason, mend='keep the weights: set weights = "given"')
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -27,6 +27,8 @@ from irprune.backends.torch.training.optim import make_optimizer
 from irprune.backends.torch.training.repeatable import repeatable
 from irprune.backends.torch.training.scoring import Scoring
 from irprune.errors import IrpruneError
+from irprune.launch import check_processes
+from irprune.multipliers import Multipliers
 from irprune.recipe import Machine, Recipe
 from irprune.training import Diverged
 
@@ -51,16 +53,16 @@ class Job:
     log: Callable[[str], None] = lambda message: None
     least: int = 0
     """Epochs that are done even where the target is reached before."""
+    multipliers: Mapping[str, Multipliers] = field(default_factory=dict)
+    """Of parameters by name; what does not require gradients is frozen in any case."""
 
 
 def fabric_of(machine: Machine) -> Fabric:
-    """Return the engine; IrpruneError where the machine lacks the accelerator."""
+    """Return the engine; IrpruneError where accelerator or processes are not what it asks for."""
+    # Fabric itself would start the command anew for each device, whatever the command is.
+    check_processes(machine)
     if machine.accelerator == "cuda" and not torch.cuda.is_available():
         raise IrpruneError("this machine has no CUDA device", mend="set accelerator = auto or cpu")
-    if machine.devices > 1 and not torch.distributed.is_torchelastic_launched():
-        # Fabric would start the command anew for each device, whatever the command is.
-        mend = f"start with torchrun --nproc-per-node {machine.devices}"
-        raise IrpruneError(f"{machine.devices} devices need as many processes", mend=mend)
     fabric = Fabric(
         accelerator=machine.accelerator,
         devices=machine.devices,
@@ -121,7 +123,9 @@ class _Loop:
         if found is not None:
             module.load_state_dict(found[0])
         lay_out(module, job.machine)
-        optimizer = make_optimizer(job.recipe.optimizer, module.parameters())
+        own = {p: job.multipliers[n] for n, p in module.named_parameters() if n in job.multipliers}
+        optimizer = make_optimizer(job.recipe.optimizer, module.parameters(), own)
+        self.rates = [group["lr"] for group in optimizer.param_groups]
         runs = torch.compile(module) if job.machine.compile else module
         self.module, self.optimizer = fabric.setup(cast(nn.Module, runs), optimizer)
         self.progress = Progress(epoch=job.first)
@@ -138,6 +142,7 @@ class _Loop:
             job.folder, self._step, job.machine.tensorboard and fabric.is_global_zero
         )
         self.saved = time.monotonic()
+        self.share = 1.0
 
     @property
     def _step(self) -> int:
@@ -182,7 +187,7 @@ class _Loop:
                     progress.loss = self._checked(running)
                     loss = progress.loss / progress.batch
                     bar.set_postfix(loss=f"{loss:.4f}")
-                    self._tell(train_loss=loss, lr=self.optimizer.param_groups[0]["lr"])
+                    self._tell(train_loss=loss, lr=self.recipe.optimizer.lr * self.share)
                 if self._due():
                     progress.loss = self._checked(running)
                     self._save()
@@ -213,9 +218,9 @@ class _Loop:
         # Dropout draws by step and process: nothing random has a state to be saved.
         torch.manual_seed(seed_of(recipe, self._step, self.fabric.global_rank))
         each = len(self.parts)
-        share = recipe.schedule.share(self._step, each, self.length / each)
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.optimizer.lr * share
+        self.share = recipe.schedule.share(self._step, each, self.length / each)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * self.share
         loss = self.gradients.of(x, y, total)
         if recipe.clip is not None:
             self.fabric.clip_gradients(
@@ -249,9 +254,13 @@ class _Loop:
             return False  # the epoch's own checkpoint follows
         if every is not None and self._step % every == 0:
             return True
-        # Processes do not share a clock: only steps may decide where there are several.
-        alone = self.fabric.world_size == 1
-        return alone and minutes is not None and time.monotonic() - self.saved >= 60 * minutes
+        if minutes is None:
+            return False
+        due = time.monotonic() - self.saved >= 60 * minutes
+        if self.fabric.world_size == 1:
+            return due
+        # Processes do not share a clock: the first one's decides, where they wait for each other.
+        return self._step % machine.log_steps == 0 and bool(self.fabric.broadcast(due))
 
     def _finish_epoch(self, loss: float) -> None:
         score = self.scoring.of(self.module)
@@ -314,6 +323,8 @@ def identity_of(job: Job) -> str:
     shapes = [(name, tuple(t.shape)) for name, t in job.module.state_dict().items()]
     size, devices = job.data.size("train"), job.machine.devices
     made_by: list[object] = [job.recipe, job.first, size, shapes]
+    if job.multipliers:
+        made_by.append(sorted(job.multipliers.items()))
     if devices > 1:
         made_by.append(len(batches_of(size, job.recipe.batch, devices)))
     return hashlib.sha256(repr(tuple(made_by)).encode()).hexdigest()

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import nn
 
 from irprune.errors import IrpruneError
+from irprune.multipliers import Multipliers
 from irprune.recipe import Optimizer
 
 
-def make_optimizer(how: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimiser that a recipe names; its learning rate is set step by step.
+def make_optimizer(
+    how: Optimizer,
+    parameters: Iterable[nn.Parameter],
+    multipliers: Mapping[nn.Parameter, Multipliers] = MappingProxyType({}),
+) -> torch.optim.Optimizer:
+    """Return the optimiser that a recipe names; its learning rates are set step by step.
+
+    Args:
+        multipliers: of those parameters that have any; one group of parameters is made for each.
 
     Raises:
         IrpruneError: there is nothing to train.
     """
-    trained = [p for p in parameters if p.requires_grad]
+    groups: dict[Multipliers, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        if parameter.requires_grad:
+            factors = multipliers.get(parameter, Multipliers())
+            groups.setdefault(factors, []).append(parameter)
+    trained = [
+        {"params": held, "lr": how.lr * by.lr, "weight_decay": how.weight_decay * by.decay}
+        for by, held in groups.items()
+    ]
     if not trained:
         reason = "the network has no weights to train, or all are frozen"
         raise IrpruneError(reason, mend="give it floating-point weights that require gradients")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -26,8 +26,12 @@ from irprune.backends.torch.training.loop import Job, fabric_of, train
 from irprune.backends.torch.training.memory import memory_for
 from irprune.backends.torch.training.repeatable import repeatable
 from irprune.backends.torch.training.scoring import Scoring
-from irprune.errors import IrpruneError, naming
+from irprune.backends.torch.training.starts import starts
+from irprune.dropout import left_out
+from irprune.errors import IrpruneError, listed, naming
+from irprune.launch import check_processes
 from irprune.model import Model
+from irprune.multipliers import Multipliers, multipliers
 from irprune.queries import dims_of
 from irprune.recipe import Distillation, Machine, Recipe
 from irprune.training import Fitted, Score
@@ -45,7 +49,9 @@ class TorchTrainer:
         machine: Machine,
         log: Callable[[str], None],
     ) -> None:
+        check_processes(machine)  # before one of them, too many, takes a folder
         self._data, self._recipe, self._machine, self._log = data, recipe, machine, log
+        self._said: set[str] = set()
 
     def fingerprint(self) -> dict[str, Any]:
         return fingerprint(self._data)
@@ -54,7 +60,7 @@ class TorchTrainer:
         module = to_torch(model)
         with torch.random.fork_rng(), naming(model.provenance.path):
             torch.manual_seed(seed)
-            draw_weights(module)
+            draw_weights(module, starts(model.ir.graph))
         model.update_from(module)
 
     def fit(
@@ -70,6 +76,11 @@ class TorchTrainer:
         data = self.fitting(model)
         module = _trained(model, data)
         _check_written_back(model, module)
+        with naming(model.provenance.path):
+            factors = multipliers(model.ir.graph)
+        self._freeze(module, factors)
+        if dropouts := left_out(model.ir):
+            self._say(f"train: Dropout is left out, in training too (layers: {dropouts})")
 
         def after_epoch(epoch: int) -> None:
             if epoch in keep:
@@ -92,6 +103,7 @@ class TorchTrainer:
             after_epoch,
             self._log,
             least=max(keep, default=0),
+            multipliers=factors,
         )
         with naming(model.provenance.path):
             rows = train(job)
@@ -125,6 +137,23 @@ class TorchTrainer:
         with memory_for(f"a sample of {count} examples", "ask for fewer samples"):
             ((x, y),) = data.batches("train", [Draw(index)], device)
         return x.cpu().numpy(), y.cpu().numpy()
+
+    def _say(self, message: str) -> None:
+        """Log what holds for each training of a network, the first time."""
+        if message not in self._said:
+            self._log(message)
+            self._said.add(message)
+
+    def _freeze(self, module: Lowered, factors: Mapping[str, Multipliers]) -> None:
+        """Freeze what has the learning rate 0; say so, and which rates cannot be followed."""
+        trained = dict(module.named_parameters())
+        frozen = sorted(name for name, by in factors.items() if by.lr == 0 and name in trained)
+        for name in frozen:
+            trained[name].requires_grad_(False)
+        if frozen:
+            self._say(f"train: frozen by lr_mult: {listed(frozen)}")
+        if lost := sorted(name for name, by in factors.items() if by.lr and name not in trained):
+            self._say(f"train: lr_mult is not followed where nothing trains: {listed(lost)}")
 
     def _teaching(self, teacher: Model) -> nn.Module:
         """Return a network of the student's examples, whether or not these are laid out in rows."""

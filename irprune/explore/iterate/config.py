@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from irprune.errors import IrpruneError
 from irprune.explore.settings import Settings, read_settings
@@ -130,6 +130,11 @@ class Config(Settings):
             )
         if self.pretrained and self.model.weights == "fresh":
             raise IrpruneError("a pretrained network keeps its weights", node="model.weights")
+
+    def starting(self, caffemodel: str) -> Self:
+        if not self.model.is_caffe or self.model.caffemodel is not None:
+            return self
+        return replace(self, model=replace(self.model, caffemodel=caffemodel))
 
     def identity(self) -> dict[str, Any]:
         """What decides the results: not the objective, nor what of the machine only rounds."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-from irprune.explore.folders import Identity
+from irprune.explore.folders import Identity, network_of
 from irprune.explore.iterate.config import Config
-from irprune.fingerprint import structure_hash, weights_hash
 from irprune.model import Model
 from irprune.training import Trainer
 
@@ -17,11 +16,7 @@ def identity_of(config: Config, model: Model, trainer: Trainer) -> Identity:
     Args:
         model: the network, normalised; the numbers of weights that are drawn anew do not count.
     """
-    given = config.model.weights == "given"
-    network = {
-        "structure": structure_hash(model.ir),
-        "weights": weights_hash(model.ir) if given else None,
-    }
+    network = network_of(model, weights=config.model.weights == "given")
     told = config.identity() | {"network": network, "examples": trainer.fingerprint()}
     made: Identity = json.loads(json.dumps(told))
     return made

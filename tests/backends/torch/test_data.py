@@ -310,6 +310,27 @@ def test_examples_must_fit_the_model() -> None:
         check_fit(data, (1, 8, 8), 4)
 
 
+@pytest.mark.parametrize(
+    ("have", "want", "mend"),
+    [
+        ((8, 8, 3), (3, 8, 8), "8x8x3, the model takes 3x8x8; channels come first, as in 3x32x32$"),
+        ((3, 8, 8), (3, 6, 6), "3x6x6; give them the model's size, .*data.size .*imagefolder$"),
+        ((1, 7, 8), (1, 8, 8), "1x8x8; give them the model's size"),
+        ((3, 8, 3), (3, 8, 8), "3x8x8; give them the model's size"),
+        ((8, 8), (1, 8, 8), "8x8, the model takes 1x8x8; add an axis for the channel: 1x8x8$"),
+        ((8, 8), (3, 8, 8), "3x8x8$"),
+        ((3, 8, 8), (1, 8, 8), "1x8x8$"),
+        ((6,), (5,), "5$"),
+    ],
+)
+def test_the_mend_is_of_what_does_not_fit(
+    have: tuple[int, ...], want: tuple[int, ...], mend: str
+) -> None:
+    data = ArrayData(*(np.zeros((4, *have), np.float32), np.arange(4)) * 2)
+    with pytest.raises(IrpruneError, match=mend):
+        check_fit(data, want, 4)
+
+
 def test_crop_and_flip_are_windows_of_the_padded_picture() -> None:
     x = torch.arange(1, 1 + 40 * 2 * 5 * 6, dtype=torch.float32).reshape(40, 2, 5, 6)
     how = Augmentation(crop=2, flip=True)

@@ -15,15 +15,25 @@ from irprune.errors import IrpruneError
 from irprune.recipe import Machine
 
 SCRIPT = """
-import sys
+import os, sys
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, torch
 from torch import nn
+from irprune.backends.torch.training import checkpoint, loop
 from irprune.backends.torch.training.data import ArrayData
 from irprune.backends.torch.training.loop import Job, train
 from irprune.recipe import Machine, Optimizer, Recipe
 
 devices, folder, count, layer = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+minutes, saves, save = float(sys.argv[5]), [], checkpoint.save
+def noting(path, identity, module, optimizer, progress):
+    saves.append((progress.epoch, progress.batch))
+    save(path, identity, module, optimizer, progress)
+
+checkpoint.save = noting
+if os.environ.get("RANK") == "1":
+    loop.time = SimpleNamespace(monotonic=lambda: 0.0)  # a clock that stands still
 random = np.random.default_rng(0)
 x, y = random.normal(size=(75, 12)).astype(np.float32), random.integers(0, 3, 75)
 class Told(ArrayData):
@@ -37,22 +47,26 @@ data = Told(x[:count], y[:count], x[count:], y[count:])
 torch.manual_seed(0)
 middle = {"ReLU": nn.ReLU(), "BatchNorm1d": nn.BatchNorm1d(8)}[layer]
 net = nn.Sequential(nn.Linear(12, 8), middle, nn.Linear(8, 3))
-machine = Machine("cpu", devices, "ddp" if devices > 1 else "auto", log_steps=1)
+strategy = "ddp" if devices > 1 else "auto"
+machine = Machine("cpu", devices, strategy, log_steps=2, checkpoint_minutes=minutes)
 recipe = Recipe(epochs=2, batch=16, clip=0.5, optimizer=Optimizer("sgd", lr=0.3, momentum=0.9))
 rows = train(Job(net, data, recipe, folder, machine))
 rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 torch.save(Told.seeds, folder / f"seeds-{rank}.pt")
 if rank == 0:
-    torch.save({"rows": rows, "weights": net.state_dict()}, folder / "end.pt")
+    end = {"rows": rows, "weights": net.state_dict(), "saves": saves}
+    torch.save(end, folder / "end.pt")
 """
 
 
-def _trained(folder: Path, devices: int, count: int = 53, layer: str = "ReLU") -> dict[str, object]:
+def _trained(
+    folder: Path, devices: int, count: int = 53, layer: str = "ReLU", minutes: float = 10
+) -> dict[str, object]:
     folder.mkdir()
     script = folder / "script.py"
     script.write_text(SCRIPT)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
-    arguments = [script, devices, folder, count, layer]
+    arguments = [script, devices, folder, count, layer, minutes]
     command = [sys.executable, *(launcher if devices > 1 else []), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -82,6 +96,11 @@ def test_a_last_batch_of_one_example_for_each_is_left_out(tmp_path: Path) -> Non
     """50 examples in batches of 16: the last, of 2, has no variance in either process."""
     rows = _trained(tmp_path / "two", 2, 50, "BatchNorm1d")["rows"]
     assert len(rows) == 2  # type: ignore[arg-type]
+
+
+def test_the_first_process_s_clock_asks_for_checkpoints(tmp_path: Path) -> None:
+    """Wherever the loss is looked at, which is every other of the four steps of an epoch."""
+    assert _trained(tmp_path / "two", 2, minutes=0)["saves"] == [(0, 2), (1, 0), (1, 2), (2, 0)]
 
 
 def test_devices_need_processes() -> None:

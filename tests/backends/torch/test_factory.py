@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +40,20 @@ class Failing(Mine):
 
 def mine(path: Any) -> Mine:
     return Failing() if path is None else Mine(**path)
+
+
+def test_modules_are_found_in_the_folder_that_is_named(tmp_path: Path) -> None:
+    """Also those that the factory imports when it is called."""
+    (tmp_path / "some_facts.py").write_text(
+        "import numpy as np\ndef make(path):\n    from more_facts import y\n"
+        "    x = np.zeros((4, 3), np.float32)\n    return x, y, x, y\n"
+    )
+    (tmp_path / "more_facts.py").write_text("import numpy as np\ny = np.arange(4) % 2\n")
+    before = list(sys.path)
+    with pytest.raises(IrpruneError, match="no module 'some_facts'; put it beside the config"):
+        open_data("some_facts:make", home=tmp_path / "elsewhere")
+    assert open_data("some_facts:make", home=tmp_path).classes == 2
+    assert sys.path == before
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irprune.errors import IrpruneError
-from irprune.frontends.caffe.network import Network, network_of, read_network
+from irprune.frontends.caffe.network import Network, Param, network_of, read_network
 from irprune.frontends.caffe.text import parse
 
 INPUT = "name: 'Net' input: 'data' input_dim: [1, 3, 8, 9]\n"
@@ -41,7 +41,8 @@ def test_a_layer_says_what_it_is() -> None:
     assert (net.name, net.inputs, net.file) == ("Net", [("data", (1, 3, 8, 9))], "net.prototxt")
     (conv,) = net.layers
     assert (conv.name, conv.type, conv.module, conv.line) == ("conv1", "Convolution", "stem", 2)
-    assert (conv.bottoms, conv.tops, conv.blob_names) == (["data"], ["conv1"], ["w", None])
+    assert (conv.bottoms, conv.tops) == (["data"], ["conv1"])
+    assert conv.params == [Param("w", lr_mult=1), Param(lr_mult=2)]
     assert conv.fields.message("convolution_param").int("num_output", 0) == 4
     assert "net.prototxt:2:7: layer conv1 (Convolution): too wide" in str(conv.error("too wide"))
 

@@ -177,6 +177,15 @@ def test_iterate_reads_a_solver(tmp_path: Path) -> None:
     assert read_config(path).identity() != config.identity()
 
 
+def test_what_a_solver_leaves_out_may_be_said(tmp_path: Path) -> None:
+    (tmp_path / "s.prototxt").write_text(BASE + "lr_policy: 'exp' gamma: 0.5")
+    more = 'clip = 1.5\nseed = 3\nschedule = {warmup = 8, unit = "steps"}\n'
+    (tmp_path / "c.toml").write_text(f'{CONFIG}solver = "s.prototxt"\nepochs = 4\n{more}')
+    train = read_config(tmp_path / "c.toml").train
+    assert (train.clip, train.seed) == (1.5, 3)
+    assert [train.schedule.share(step, 25, 4) for step in (0, 2, 8, 9)] == [0, 0.25, 2**-8, 2**-9]
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
@@ -184,12 +193,15 @@ def test_iterate_reads_a_solver(tmp_path: Path) -> None:
         ("clip = 1.0", "train.clip: the solver says it too"),
         ("optimizer = {lr = 1}", "train.optimizer: the solver says it too"),
         ('schedule = {policy = "fixed"}', "train.schedule: the solver says it too"),
+        ('schedule = {unit = "steps"}', "train.schedule: the solver says it too"),
+        ("schedule = {warmup = 5, at = [3]}", "train.schedule: the solver says it too"),
+        ("schedule = {warmup = 5}", 'train.schedule: warmup = 5 counts epochs, .*unit = "steps"'),
         ("solver = 3", "train.solver: is no path"),
         ("epoch = 3", "did you mean epochs"),
     ],
 )
 def test_what_the_solver_says_is_not_said_twice(tmp_path: Path, extra: str, message: str) -> None:
-    (tmp_path / "s.prototxt").write_text(FIXED + "random_seed: 7")
+    (tmp_path / "s.prototxt").write_text(FIXED + "random_seed: 7 clip_gradients: 2")
     line = "" if extra.startswith("solver") else 'solver = "s.prototxt"\n'
     (tmp_path / "c.toml").write_text(f"{CONFIG}{line}epochs = 4\n{extra}\n")
     with pytest.raises(IrpruneError, match=message):

@@ -8,7 +8,7 @@ import pytest
 
 from irprune.errors import IrpruneError
 from irprune.frontends.caffe.message import Message
-from irprune.frontends.caffe.network import network_of, read_network
+from irprune.frontends.caffe.network import Param, network_of, read_network
 from irprune.frontends.caffe.text import parse
 from irprune.frontends.caffe.upgrade import current_layers
 
@@ -41,7 +41,7 @@ def test_v1_layers_become_current_ones() -> None:
 
 def test_v1_shared_names_reach_the_layer() -> None:
     net = network_of(parse("layers { type: DUMMY_DATA top: 'x' param: 'w' param: '' blobs_lr: 1 }"))
-    assert net.layers[0].blob_names == ["w", None]
+    assert net.layers[0].params == [Param("w", 1), Param()]
     assert not list(net.unread())
 
 

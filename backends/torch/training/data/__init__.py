@@ -32,6 +32,7 @@ def open_data(
     augmentation: Augmentation | None = None,
     size: int = 224,
     workers: int = 4,
+    home: Path | None = None,
 ) -> Data:
     """Open a data set.
 
@@ -41,12 +42,14 @@ def open_data(
             x_test, y_test), ``imagefolder`` (train/CLASS/*, val/CLASS/*), or ``module:factory``,
             which is imported and called with `path`.
         path: where it lies.
-        mean, std: per channel, of pixels in [0, 1]; by default those of the named set, and none
-            for ``npz`` and factories. A `Data` of a factory scales by itself.
+        mean, std: per channel, of pixels in [0, 1], as which uint8 is taken; by default those of
+            the named set, and none for ``npz`` and factories. A `Data` of a factory scales by
+            itself.
         augmentation: of training examples in arrays, on the device; an ``imagefolder`` and a
             `Data` of a factory have their own.
         size: edge of the images of an ``imagefolder``.
         workers: processes that decode an ``imagefolder``.
+        home: a folder in which the module of a factory, and what that imports, may lie.
 
     Raises:
         IrpruneError: there is no such set, it has no use for what is given, a file is missing or
@@ -57,7 +60,7 @@ def open_data(
     std = std if std is not None else (known[1] if known else None)
     augmentation = augmentation or Augmentation()
     if ":" in name:
-        return from_factory(name, path, mean, std, augmentation)
+        return from_factory(name, path, mean, std, augmentation, home)
     if name not in (*_READERS, "imagefolder"):
         names = ", ".join([*_READERS, "imagefolder", "module:factory"])
         raise IrpruneError(f"no data set is called {name!r}", mend=f"choose one of {names}")

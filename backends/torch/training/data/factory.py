@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ def from_factory(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     augmentation: Augmentation,
+    home: Path | None = None,
 ) -> Data:
     """Call ``module:factory`` with `path`; it returns a `Data`, or four arrays by name or in order.
 
@@ -34,11 +36,11 @@ def from_factory(
     module, _, name = spec.partition(":")
     if not module or not name:
         raise IrpruneError("names no module and function", file=spec, mend="write module:factory")
-    with _by_user("importing the module", spec):
+    with _beside(home), _by_user("importing the module", spec):
         factory = getattr(_imported(module, spec), name, None)
     if not callable(factory):
         raise IrpruneError(f"module {module} has no function {name!r}", file=spec)
-    with _by_user("the factory", spec):
+    with _beside(home), _by_user("the factory", spec):
         made: Any = factory(path)
         if isinstance(made, tuple) and len(made) == len(_PARTS):
             made = dict(zip(_PARTS, made, strict=True))
@@ -59,8 +61,23 @@ def _imported(module: str, spec: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        reason, mend = f"no module {error.name!r}", "it must be importable: see PYTHONPATH"
+        reason, mend = (
+            f"no module {error.name!r}",
+            "put it beside the configuration, or on PYTHONPATH",
+        )
         raise IrpruneError(reason, file=spec, mend=mend) from None
+
+
+@contextmanager
+def _beside(home: Path | None) -> Iterator[None]:
+    """While it lasts, modules are looked for in a folder too, and there first."""
+    added = [] if home is None else [str(home.absolute())]
+    sys.path[:0] = added
+    try:
+        yield
+    finally:
+        for folder in added:
+            sys.path.remove(folder)
 
 
 @contextmanager

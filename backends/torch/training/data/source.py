@@ -137,9 +137,20 @@ def check_fit(data: Data, shape: tuple[int | None, ...], classes: int | None) ->
         return True
     want = "x".join("?" if n is None else str(n) for n in shape)
     have = "x".join(map(str, data.shape))
-    images = len(data.shape) == len(shape) == 3
-    raise IrpruneError(
-        f"examples are {have}, the model takes {want}",
-        file=data.file,
-        mend="channels come first, as in 3x32x32" if images else None,
-    )
+    reason = f"examples are {have}, the model takes {want}"
+    raise IrpruneError(reason, file=data.file, mend=_refitting(data.shape, shape))
+
+
+def _refitting(have: tuple[int, ...], want: tuple[int | None, ...]) -> str | None:
+    """Return how images are made to fit; None of others, and where the channels differ."""
+    if len(want) != 3:
+        return None
+    if len(have) == 2 and want[0] in (1, None):
+        return f"add an axis for the channel: {'x'.join(map(str, (1, *have)))}"
+    if len(have) != 3:
+        return None
+    if have[-1] == want[0] != have[0]:
+        return "channels come first, as in 3x32x32"
+    if want[0] in (have[0], None):
+        return "give them the model's size, which data.size does for an imagefolder"
+    return None
