@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _MAX_SHOWN = 120
-_MOST_NAMED = 5
+_MOST_NAMED = 4
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Characters that must not reach a terminal, or cannot."""
 
