@@ -15,12 +15,11 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
 from irprune.backends.torch.lowering.module import Lowered
-from irprune.errors import IrpruneError
+from irprune.errors import IrpruneError, listed
 from irprune.plan import Plan, take
 from irprune.roles import MADE_OF
 
 _PARALLEL = (DataParallel, DistributedDataParallel)
-_MOST_NAMED = 4
 
 
 def carry_optimizer(optimizer: Optimizer, old: nn.Module, new: nn.Module, plan: Plan) -> Optimizer:
@@ -78,7 +77,7 @@ def _replaced(new: nn.Module, before: Container[str], after: Iterable[str]) -> d
     }
     if unknown := [name for name, formers in found.items() if not formers]:
         raise IrpruneError(
-            f"the old module has no parameter {', '.join(unknown[:_MOST_NAMED])}",
+            f"the old module has no parameter {listed(unknown)}",
             mend="lower the model before and after the plan, with the same passes; "
             "normalize it before it is first lowered",
         )
