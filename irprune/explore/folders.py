@@ -97,7 +97,7 @@ def claim(folder: Path, mine: Identity, *, unlike: str, log: Callable[[str], Non
     Where nothing is trained yet, what another run began is removed.
 
     Args:
-        unlike: what to do where only the network is another one.
+        unlike: what to do where only the weights are others.
     """
     path = folder / "run.json"
     if not path.is_file():
@@ -111,8 +111,7 @@ def claim(folder: Path, mine: Identity, *, unlike: str, log: Callable[[str], Non
     changed = differing(found | missing, mine)
     if changed and (_trained(folder) or not found.keys() >= _OURS):
         reason = f"the folder holds another run: {', '.join(changed)} differ"
-        same = all(place.startswith("network") for place in changed)
-        mend = f"{unlike}; else {NEW_FOLDER}" if same else NEW_FOLDER
+        mend = f"{unlike}; else {NEW_FOLDER}" if changed == ["network.weights"] else NEW_FOLDER
         raise IrpruneError(reason, file=path, mend=mend)
     if changed:
         for begun in folder.glob("round-*"):

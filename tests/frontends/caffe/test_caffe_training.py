@@ -135,7 +135,7 @@ def test_other_multipliers_are_another_training(home: Path) -> None:
     assert CliRunner().invoke(main, arguments).exit_code == 0
     (home / "net.prototxt").write_text(net(FROZEN))
     done = CliRunner().invoke(main, arguments)
-    assert done.exit_code == 2 and "another run: network differ" in done.stderr
+    assert done.exit_code == 2 and "another run: network.multipliers differ; choose" in done.stderr
 
 
 def save_weights(path: Path, number: float) -> None:
