@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irprune import tidy
+from irprune.errors import IrpruneError
 
 PARAMETER = "irprune.parameter"
 """Metadata of an initializer that is one parameter of its source: all its uses stay tied."""
@@ -139,8 +140,20 @@ def succeed(made: ir.Value, sources: Iterable[ir.Value]) -> None:
 
 
 def predecessors(value: ir.Value) -> list[str]:
-    """Return the names of the initializers that pruning replaced by this one, nearest first."""
-    names: list[str] = json.loads(value.metadata_props.get(MADE_OF, "[]"))
+    """Return the names of the initializers that pruning replaced by this one, nearest first.
+
+    Raises:
+        IrpruneError: the metadata is no list of names.
+    """
+    try:
+        names = json.loads(value.metadata_props.get(MADE_OF, "[]"))
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        mend = "remove it, or prune the model again"
+        raise IrpruneError(
+            f"its metadata {MADE_OF} is no list of names", node=value.name, mend=mend
+        )
     return names
 
 

@@ -7,8 +7,10 @@ import onnx_ir as ir
 import pytest
 from strategies import Net, value_of
 
+from irprune.errors import IrpruneError
 from irprune.roles import (
     BUFFER,
+    MADE_OF,
     PARAMETER,
     TRAINED,
     inherit,
@@ -72,3 +74,11 @@ def test_a_successor_knows_all_whose_place_it_took() -> None:
     alone = ir.Value(name="alone")
     succeed(alone, [])
     assert predecessors(alone) == [] and not alone.metadata_props
+
+
+@pytest.mark.parametrize("text", ["no json", "7", "[1]", "[" * 100_000])
+def test_metadata_that_names_no_predecessors_is_refused(text: str) -> None:
+    value = ir.Value(name="bias")
+    value.metadata_props[MADE_OF] = text
+    with pytest.raises(IrpruneError, match="bias: its metadata irprune.made-of is no list"):
+        predecessors(value)
