@@ -102,9 +102,9 @@ def measured_at(channels: Channels, group: Group) -> list[Measured]:
     def carries(value: ir.Value) -> bool:
         return bool(_carried(channels, value, inside, group))
 
-    nonlinear, linear = _ends(channels.graph, _created(channels, group), carries)
+    left = _created(channels, group)
+    nonlinear, linear = _ends(channels.graph, left, carries)
     sites: list[Measured] = []
-    left = {node: classes.copy() for node, classes in _created(channels, group).items()}
     for value, layers in nonlinear.items():
         found = _carried(channels, value, inside, group)
         sites += found

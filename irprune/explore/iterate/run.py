@@ -29,12 +29,13 @@ from irprune.explore.iterate.files import load_model, load_plan
 from irprune.explore.iterate.identity import identity_of
 from irprune.explore.iterate.records import Record, Selection, read_record, read_selection
 from irprune.explore.iterate.report import write_report
-from irprune.explore.iterate.selection import Scoring, fixed_batch
+from irprune.explore.iterate.selection import Scoring
 from irprune.fingerprint import structure_hash
 from irprune.model import Model
 from irprune.passbase import Context
 from irprune.passes.compact import compact_graph
 from irprune.passes.rounds import next_threshold
+from irprune.passes.scores.calibration import fixed_batch
 from irprune.plan import Plan
 from irprune.proof.drawn import draw_initializers
 from irprune.protocols import BenchSettings
@@ -295,7 +296,7 @@ class Iteration:
         return record
 
     def _report(self, records: list[Record]) -> None:
-        write_report(self.config, records, self.folder, fixed_batch(self._given))
+        write_report(self.config, records, self.folder, fixed_batch(self._given.ir.graph))
 
     def _latency(self, number: int) -> float | None:
         if not self.config.latency or self.context.runner is None:

@@ -15,11 +15,10 @@ from irprune.passbase import Context
 from irprune.passes.choice.names import Names
 from irprune.passes.rounds import at_most, kept_classes, kind_of, least_important
 from irprune.passes.scores.activity import Activity, DataCriterion
-from irprune.passes.scores.calibration import Samples
+from irprune.passes.scores.calibration import Samples, fixed_batch
 from irprune.passes.scores.importance import Importance
 from irprune.passes.scores.sites import measured_at
 from irprune.plan import Mask
-from irprune.queries import dims_of
 from irprune.shapes import infer
 from irprune.training import Trainer
 
@@ -105,7 +104,7 @@ class Scoring:
 
     def _batch(self, model: Model) -> int:
         """Return how many samples are measured at once (IrpruneError: the model fixes another)."""
-        fixed = fixed_batch(model)
+        fixed = fixed_batch(model.ir.graph)
         if fixed is None:
             return _MOST_BATCH
         if self.how.samples % fixed:
@@ -113,12 +112,6 @@ class Scoring:
             mend = f"set it to {-(-self.how.samples // fixed) * fixed}"
             raise IrpruneError(reason, file=model.provenance.path, node="prune.samples", mend=mend)
         return fixed
-
-
-def fixed_batch(model: Model) -> int | None:
-    """Return how many examples at once the file of a classifier takes, where it says so."""
-    (fixed, *_) = dims_of(model.ir.graph.inputs[0]) or [None]
-    return fixed if isinstance(fixed, int) else None
 
 
 def _by_weights(channels: Channels, groups: list[Group]) -> Scored:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +13,6 @@ from strategies import Net, value_of
 
 import irprune
 from irprune import IrpruneError, api
-from irprune.backends.ort.runner import OrtRunner
 from irprune.channels import analyse
 from irprune.groups import Group, coupled_groups
 from irprune.model import Model
@@ -29,14 +27,6 @@ from irprune.passes.scores.calibration import Samples, read_samples
 
 IMAGES = np.random.default_rng(1).normal(size=(7, 3, 6, 6)).astype(np.float32)
 LABELS = np.arange(7) % 4
-
-
-@pytest.fixture(scope="module")
-def context() -> Iterator[Context]:
-    from irprune.backends.torch.gradients import TorchDifferentiator
-
-    with OrtRunner() as runner:
-        yield Context(runner=lambda: runner, differentiator=TorchDifferentiator)
 
 
 def _net(batch: Any = "N") -> Model:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from strategies import Net
 
-from irprune.backends.ort.runner import OrtRunner
 from irprune.channels import analyse
 from irprune.groups import coupled_groups
 from irprune.passbase import Context
@@ -19,14 +18,6 @@ from irprune.passes.scores.sites import measured_at
 
 IMAGES = np.random.default_rng(1).normal(size=(7, 3, 6, 6)).astype(np.float32)
 LABELS = np.arange(7) % 4
-
-
-@pytest.fixture(scope="module")
-def context() -> Iterator[Context]:
-    from irprune.backends.torch.gradients import TorchDifferentiator
-
-    with OrtRunner() as runner:
-        yield Context(runner=lambda: runner, differentiator=TorchDifferentiator)
 
 
 def _sites(net: Net) -> list[set[str]]:
